@@ -1,0 +1,213 @@
+"""Flags, and the one wrapper that turns whatever goes wrong into one line.
+
+Standard library only, so that a wrong command is refused before torch loads.
+"""
+
+import argparse
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+LONGEST_MESSAGE = 390  # characters, so that one line stays one line
+NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
+
+
+class UserError(Exception):
+    """What went wrong and what to do about it, in one line; exit code 1."""
+
+
+class UsageError(UserError):
+    """The command itself is wrong; exit code 2."""
+
+
+# Values ------------------------------------------------------------------------
+
+
+def whole_number(low, high):
+    """Return an argparse type: an integer from low to high."""
+
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {low} to {high}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def positive_number(text):
+    """A finite number above 0 (plain `float` accepts nan, -1 and 1e999)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text!r}")
+    return value
+
+
+MODELS = ("MLPAE", "AE", "VAE")
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
+SCHEDULERS = ("exponential", "onecycle", "constant")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MANY = 10**9
+
+# The help text of a flag whose default is the model's own settings row says "row".
+FLAGS = {
+    "--model": dict(choices=MODELS, help="which model (default: %(default)s)"),
+    "--epochs": dict(type=whole_number(1, MANY), help="epochs at most (row)"),
+    "--batch-size": dict(type=whole_number(1, MANY), help="photos per step (row)"),
+    "--lr": dict(type=positive_number, help="highest learning rate (row)"),
+    "--optimizer": dict(choices=OPTIMIZERS, help="type of optimizer (row)"),
+    "--scheduler": dict(choices=SCHEDULERS, help="learning rate over time (row)"),
+    "--patience": dict(
+        type=whole_number(1, MANY),
+        help="validation checks without a new best before stopping (row)",
+    ),
+    "--seed": dict(
+        type=whole_number(0, 2**32 - 1), default=0, help="random seed (default: 0)"
+    ),
+    "--data": dict(type=Path, help="folder of class folders (default: ./flowers)"),
+    "--strict-data": dict(
+        action="store_true", help="stop at a photo that cannot be read"
+    ),
+    "--image-size": dict(
+        type=whole_number(8, 1024), help="pixels per side, 8 to 1024 (row)"
+    ),
+    "--encoding-dim": dict(
+        type=whole_number(1, 65536), help="numbers in the latent vector (row)"
+    ),
+    "--weights": dict(
+        type=Path, help="file of trained weights (default: the one in models/)"
+    ),
+    "--count": dict(
+        type=whole_number(1, 10_000), default=10, help="images (default: 10)"
+    ),
+    "--device": dict(
+        choices=DEVICES, default="auto", help="where to compute (default: auto)"
+    ),
+    "--out": dict(
+        type=Path,
+        default=PROJECT,
+        help="folder of models/, log/ and vis/ (default: the project's own)",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, whose errors are one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+
+
+def program():
+    """The command as the user knows it: `train_script.py`, `tools.get_flowers`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else Path(sys.argv[0]).name
+
+
+def command_line(doc, *flags, **defaults):
+    """Return a parser that knows the named rows of FLAGS and `--debug`."""
+    parser = Parser(
+        prog=program(),
+        description=doc,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for flag in flags:
+        parser.add_argument(flag, **FLAGS[flag])
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def diffusion_line(doc=None):
+    """The command line of diffusion.py, which is checked before torch loads."""
+    flags = "--epochs --batch-size --lr --patience --seed --data --strict-data"
+    return command_line(doc, *flags.split(), "--image-size", "--device", "--out")
+
+
+# Running -----------------------------------------------------------------------
+
+
+def leave(signum, _frame):
+    """Exit with 128 + signal number; a second signal has its default action."""
+    signal.signal(signum, signal.SIG_DFL)
+    sys.exit(128 + signum)
+
+
+def begin():
+    """Prepare the process: signals, a clean line-wise stdout, one-line messages."""
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)
+    sys.excepthook = lambda _type, error, _trace: report(error)
+    if sys.stdout:
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    if sys.stderr:
+        sys.stderr.reconfigure(errors="backslashreplace")
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.basicConfig(format=f"{program()}: %(levelname)s: %(message)s")
+    if not sys.warnoptions:  # other libraries' advice is for developers
+        warnings.simplefilter("ignore")
+
+
+def run(main):
+    """Run main() as a command; every end is an exit code and at most one line."""
+    begin()
+    try:
+        main()
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader went away; nobody is left to tell
+        close_stdout()
+        sys.exit(141)
+    except Exception as error:
+        report(error)
+        close_stdout()
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def close_stdout():
+    """Let the interpreter's last flush succeed where stdout is full or gone."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report(error):
+    """Print the error as one line on stderr; as a traceback with --debug."""
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    print(f"{program()}: error: {one_line(describe(error))}", file=sys.stderr)
+
+
+def describe(error):
+    """What happened and what to do, for errors of ours and of libraries."""
+    if isinstance(error, (UserError, ValueError)) and str(error):
+        return str(error)
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return "not enough memory; try a smaller --batch-size or --image-size"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install it: pip install -r requirements.txt"
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; free the space or choose another place"
+    return f"{type(error).__name__}: {error} (run again with --debug for the trace)"
+
+
+def one_line(text):
+    """Fold white space and cut to the length of one readable line."""
+    text = " ".join(str(text).split())
+    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
