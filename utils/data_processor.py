@@ -1,0 +1,182 @@
+"""Photos -> one seeded split -> uint8 tensors in memory -> batches in [0, 1]."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from utils import figures
+from utils.cli import PROJECT, UsageError, UserError
+from utils.drawn_flowers import SPECIES, draw_flowers
+from utils.photos import decode_all, find_photos
+
+DRAWN_PER_SPECIES = 800
+
+log = logging.getLogger(__name__)
+
+
+class FlowerImages(Dataset):
+    """One side of the split, decoded: `images` uint8 (N, 3, H, W), `labels` int64 (N,).
+
+    `about` describes the data for checkpoints: class names, source ("photos" or
+    "drawn flowers"), number of images, and a fingerprint of the split.
+    """
+
+    def __init__(self, images, labels, about):
+        self.images, self.labels, self.about = images, labels, about
+        self.classes = about["classes"]
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index].float() / 255, self.labels[index]
+
+    def __getitems__(self, indices):
+        """A whole batch at once: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
+        return self[torch.as_tensor(indices)]
+
+    def channel_means(self):
+        """Mean of each colour over all images: (3,), in [0, 1]."""
+        return self.images.double().mean(dim=(0, 2, 3)).div(255).float()
+
+
+def as_fetched(batch):
+    """Keep the batch as `FlowerImages.__getitems__` made it."""
+    return batch
+
+
+def split_indices(count, train_share=0.8, seed=0):
+    """Return (train, valid) index lists from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=generator).tolist()
+    cut = int(count * train_share)
+    return order[:cut], order[cut:]
+
+
+def create_flower_dataloaders(
+    batch_size,
+    root,
+    IMG_WIDTH,
+    IMG_HEIGHT,
+    num_worker=0,
+    seed=0,
+    split_seed=0,
+    draw_if_empty=False,
+    strict=False,
+):
+    """Return (training, validation) loaders of (images, labels) batches.
+
+    Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], squashed to that size;
+    labels are int64 (B,). The split depends on the file names and `split_seed` alone;
+    `seed` shuffles the training batches. Every photo is decoded once, into memory, so
+    that `num_worker` is accepted and has no effect.
+
+    Raises:
+        UsageError: if `root` is no folder.
+        UserError: if it holds no photos (unless `draw_if_empty`), or damaged ones.
+    """
+    classes, samples = photos_or_nothing(Path(root), draw_if_empty)
+    if samples:
+        sides = photo_sides(
+            Path(root), classes, samples, (IMG_WIDTH, IMG_HEIGHT), split_seed, strict
+        )
+    else:
+        sides = drawn_sides((IMG_WIDTH, IMG_HEIGHT), split_seed)
+    return tuple(
+        DataLoader(
+            side,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            collate_fn=as_fetched,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for side, shuffle in zip(sides, (True, False), strict=True)
+    )
+
+
+def open_flowers(data, batch_size, image_size, seed=0, strict=False):
+    """Return a command's loaders: of `--data`, else of ./flowers, else of drawings."""
+    return create_flower_dataloaders(
+        batch_size,
+        data or PROJECT / "flowers",
+        image_size,
+        image_size,
+        seed=seed,
+        draw_if_empty=data is None,
+        strict=strict,
+    )
+
+
+def photos_or_nothing(root, draw_if_empty):
+    """Return the classes and samples below root; none where flowers are to be drawn."""
+    if root.is_dir():
+        classes, samples = find_photos(root)
+    elif root.exists() or not draw_if_empty:
+        raise UsageError(f"{root} is not a folder; name one with --data")
+    else:
+        classes, samples = [], []
+    if not samples and draw_if_empty:
+        log.warning(
+            "no photos in %s, using drawn flowers; "
+            "get the photos: python -m tools.get_flowers",
+            root,
+        )
+    elif not samples:
+        what = (
+            "no photos in its class folders" if has_folders(root) else "no class folder"
+        )
+        raise UserError(f"{root} holds {what}; put each kind into one: {root}/astilbe/")
+    elif len(samples) < 2:
+        raise UserError(f"{root} holds 1 photo; need at least 2, to train and validate")
+    return classes, samples
+
+
+def has_folders(root):
+    """Tell whether the folder has any sub-folder."""
+    return any(entry.is_dir() for entry in root.iterdir())
+
+
+def photo_sides(root, classes, samples, size, split_seed, strict):
+    """Return [training, validation] images of the photos that can be read."""
+    images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
+    labels = torch.tensor([label for _, label in samples])[kept]
+    names = [path.relative_to(root).as_posix() for path, _ in samples]
+    sides = split_indices(len(samples), seed=split_seed)  # by name, readable or not
+    about = describe("photos", classes, len(kept), [names[i] for i in sides[1]])
+    row_of = {index: row for row, index in enumerate(kept.tolist())}
+    rows = [[row_of[i] for i in side if i in row_of] for side in sides]
+    return [FlowerImages(images[side], labels[side], about) for side in rows]
+
+
+def drawn_sides(size, split_seed):
+    """Return [training, validation] images of drawn flowers."""
+    images, labels = draw_flowers(DRAWN_PER_SPECIES, *size)
+    sides = split_indices(len(images), seed=split_seed)
+    about = describe("drawn flowers", list(SPECIES), len(images), map(str, sides[1]))
+    return [FlowerImages(images[side], labels[side], about) for side in sides]
+
+
+def describe(source, classes, count, validation_names):
+    """Return what a checkpoint keeps of its data."""
+    split = hashlib.sha256("\n".join(validation_names).encode()).hexdigest()[:16]
+    return {"source": source, "classes": classes, "count": count, "split": split}
+
+
+def show_images(images, nmax=64, save_path=None):
+    """Show up to `nmax` images (B, 3, H, W) in a window, eight a row; or save them."""
+    if save_path:
+        figures.save_grid(images[:nmax], save_path, columns=8)
+        return
+    from matplotlib import pyplot  # the only place that opens a window
+
+    pyplot.imshow(figures.grid(images[:nmax], columns=8), interpolation="nearest")
+    pyplot.axis("off")
+    pyplot.show()
+
+
+def show_recover_results(images, recover_images, save_path, title=""):
+    """Save originals (B, 3, H, W) in [0, 1] above their reconstructions."""
+    figures.save_pairs(images, recover_images, save_path, title)

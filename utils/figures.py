@@ -1,0 +1,130 @@
+"""Tensors and records -> PNG files, without a display.
+
+Pixels are enlarged by whole numbers and never smoothed, stretched or rescaled: value 0
+is black and 1 is white in every picture.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torchvision.utils import make_grid
+
+DPI = 100
+GAP = 1  # pixels between images, before enlargement
+TITLE = 30  # pixels of height for a line of text
+MARGIN = 12  # pixels around everything
+TILE = 96  # pixels that an image is enlarged to, about
+
+
+def enlarge(picture, factor):
+    """(H, W, 3) -> (factor * H, factor * W, 3), each pixel a square."""
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def grid(images, columns, factor=1):
+    """Images (B, 3, H, W), clipped to [0, 1] -> one enlarged picture (H', W', 3)."""
+    tiles = images.detach().cpu().float().clamp(0, 1)
+    picture = make_grid(tiles, nrow=columns, padding=GAP, pad_value=1.0)
+    return enlarge(picture.permute(1, 2, 0).numpy(), factor)
+
+
+def factor_for(images):
+    """Return the whole number by which these images become about TILE pixels wide."""
+    return max(1, round(TILE / images.shape[-1]))
+
+
+def save_stack(parts, path):
+    """Save titles, rows of headings and pictures, one under the other, as one PNG.
+
+    A title is a str, a row of headings a list of str, a picture an array (H, W, 3).
+    """
+    heights = [len(p) if isinstance(p, np.ndarray) else TITLE for p in parts]
+    inner = max(p.shape[1] for p in parts if isinstance(p, np.ndarray))
+    width, height = inner + 2 * MARGIN, sum(heights) + 2 * MARGIN
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    top = height - MARGIN  # pixels above the lower edge, where the next part starts
+    for part, tall in zip(parts, heights, strict=True):
+        if isinstance(part, np.ndarray):
+            figure.figimage(part, MARGIN, top - tall, origin="upper")
+        else:
+            words = [part] if isinstance(part, str) else part
+            for i, word in enumerate(words):
+                left = MARGIN + i * inner / len(words)
+                figure.text(left / width, (top - tall / 2) / height, word, va="center")
+        top -= tall
+    save(figure, path)
+
+
+def save(figure, path):
+    """Write the figure; a name without an ending gets `.png`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path if path.suffix == ".png" else path.with_name(path.name + ".png")
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def caption(name, what, about):
+    """Return a title: model, what is shown, and what the weights have seen."""
+    words = [f"{name}: {what}"]
+    if "data" in about:
+        data = about["data"]
+        words.append(f"trained on {data['count']} {data['source']}")
+    if "epoch" in about:
+        words.append(
+            f"epoch {about['epoch']}, validation loss {about['valid_loss']:.4g}"
+        )
+    return ", ".join(words)
+
+
+def save_grid(images, path, columns, title=""):
+    """Save all images (B, 3, H, W) in [0, 1], `columns` a row."""
+    picture = grid(images, columns, factor_for(images))
+    save_stack([title, picture] if title else [picture], path)
+
+
+def save_pairs(originals, reconstructions, path, title=""):
+    """Save two rows: originals (B, 3, H, W) in [0, 1] above their reconstructions."""
+    both = torch.cat([originals.cpu(), reconstructions.detach().cpu()])
+    save_grid(both, path, columns=len(originals), title=title)
+
+
+def save_strip(frames, steps, path, title, rows=4):
+    """Save a denoising strip, one column per frame, above all finished images.
+
+    frames: list of images (B, 3, H, W) in [0, 1]; steps: the number of each. The strip
+    follows the first `rows` images from noise to the end; the last frame is the end.
+    """
+    first = torch.stack([frame[:rows].cpu() for frame in frames], dim=1)
+    strip = grid(first.flatten(0, 1), len(frames), factor_for(first))
+    finished = grid(frames[-1], len(frames), factor_for(first))
+    headings = [f"Step {step}" for step in steps]
+    save_stack([title, headings, strip, "Finished images", finished], path)
+
+
+def read_curves(path):
+    """Read a CSV file of losses -> {column: array of one float per epoch}."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]
+    }
+
+
+def save_curves(csv_path, path, title):
+    """Draw the training and validation loss per photo against the epoch."""
+    curves = read_curves(csv_path)
+    figure = Figure(figsize=(6.4, 4), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="epoch", ylabel="loss per photo")
+    for column, label in (
+        ("train_per_photo", "training"),
+        ("valid_per_photo", "validation"),
+    ):
+        checked = np.isfinite(curves[column])
+        axes.plot(curves["epoch"][checked], curves[column][checked], label=label)
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    save(figure, path)

@@ -1,0 +1,148 @@
+"""Finds the photos below a folder and decodes them safely.
+
+Nothing in the folder can stop a run in the middle, exhaust memory or be replaced by its
+neighbour: a photo that cannot be read is left out, and named.
+"""
+
+import logging
+import os
+import stat
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
+
+from utils.cli import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MOST_PIXELS = 50_000_000  # of one photo, before resizing
+MOST_BAD = 0.1  # share of the photos that may be unreadable
+MOST_NAMED = 10  # unreadable photos named one by one
+
+log = logging.getLogger(__name__)
+
+
+def wanted(name):
+    """Tell whether an entry is a user's own, not a system's or a tool's."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def photos_below(folder):
+    """Return the paths of photos at any depth, sorted; linked folders are not entered.
+
+    `ImageFolder` would follow the links, and a loop of them, for ever.
+    """
+    paths = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = filter(wanted, folders)
+        paths += [
+            Path(place, name)
+            for name in files
+            if wanted(name) and name.lower().endswith(EXTENSIONS)
+        ]
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def find_photos(root):
+    """Return (class names, [(path, label)]), both sorted by name.
+
+    One sub-folder of `root` is one class. Empty without a photo in any of them.
+
+    Raises:
+        UserError: if photos stand in `root` itself, where no folder names their class.
+    """
+    root = Path(root)
+    names = sorted(e.name for e in os.scandir(root) if e.is_dir() and wanted(e.name))
+    found = {name: photos_below(root / name) for name in names}
+    classes = [name for name in names if found[name]]
+    if not classes and photos_below(root):
+        raise UserError(
+            f"{root} holds photos but no class folder; "
+            f"put each kind into a folder of its own, as {root / 'astilbe' / 'x.jpg'}"
+        )
+    if classes:
+        for name in set(names) - set(classes):
+            log.warning("%s holds no photo and is passed over", root / name)
+    samples = [(p, label) for label, name in enumerate(classes) for p in found[name]]
+    return classes, samples
+
+
+def decode(path, width, height):
+    """Return one photo as a uint8 tensor (3, height, width), squashed to that size.
+
+    Raises:
+        Exception: of any type, since the file's content chooses it.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a regular file")
+    with open(path, "rb") as file:
+        image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"too large: {image.width} x {image.height} pixels")
+        image.load()
+        small = transforms.resize(as_rgb(image), [height, width], antialias=True)
+        return transforms.pil_to_tensor(small)  # (3, H, W)
+
+
+def as_rgb(image):
+    """Convert any mode to RGB; 16-bit greys are scaled first, or they would clip."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, dtype=np.float64) / 257  # 65535 -> 255
+        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def decode_all(paths, width, height, strict=False):
+    """Return (images uint8 (N, 3, height, width), indices (N,) of the readable paths).
+
+    Raises:
+        UserError: if more than a tenth, or with `strict` any, cannot be read.
+    """
+
+    def attempt(path):
+        try:
+            return decode(path, width, height), None
+        except Exception as error:
+            return None, reason(error)
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        results = list(pool.map(attempt, paths))
+    bad = [(p, why) for p, (_, why) in zip(paths, results, strict=True) if why]
+    if bad:
+        leave_out(bad, len(paths), strict)
+    images = [image for image, _ in results if image is not None]
+    indices = [i for i, (image, _) in enumerate(results) if image is not None]
+    return torch.stack(images), torch.tensor(indices)
+
+
+def reason(error):
+    """Say in words why a photo could not be read."""
+    if isinstance(
+        error, (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    ):
+        return "too large"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "damaged, or a format not allowed (JPEG, PNG, WEBP and BMP are)"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def leave_out(bad, total, strict):
+    """Name the unreadable photos, and refuse to go on where they are too many."""
+    for path, why in bad[:MOST_NAMED]:
+        log.warning("left out %s: %s", path, why)
+    log.warning("left out %d of %d photos that cannot be read", len(bad), total)
+    if strict:
+        path, why = bad[0]
+        raise UserError(f"{path} cannot be read: {why}; mend or remove it")
+    if len(bad) > MOST_BAD * total:
+        share = f"{100 * len(bad) / total:.0f} % unreadable"
+        raise UserError(
+            f"the data looks damaged: {share} ({len(bad)} of {total}), as {bad[0][0]}; "
+            "fetch the photos again or remove the files named above"
+        )
