@@ -1,0 +1,56 @@
+"""What a command needs before its work: a device, seeds, folders, photos."""
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from utils.checkpoint import prepare_folder, warn_of_replacement, weights_name
+from utils.cli import UserError
+from utils.data_processor import open_flowers
+
+
+def choose_device(name):
+    """Return the torch.device of this name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: if the machine has no such device.
+    """
+    here = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, available in here.items() if available)
+    if not here[name]:
+        raise UserError(f"--device {name} is not on this machine; use --device cpu")
+    return torch.device(name)
+
+
+def set_seeds(seed):
+    """Seed torch and numpy; ask CUDA for its repeatable kernels."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def start_training(args, settings, name):
+    """Do what every training begins with, for a command line and its settings.
+
+    Returns (device, (training, validation) loaders, description of the run).
+    """
+    device = choose_device(args.device)
+    for folder in ("models", "log", "vis"):
+        prepare_folder(args.out / folder)
+    loaders = open_flowers(
+        args.data, settings.batch_size, settings.image_size, args.seed, args.strict_data
+    )
+    data = loaders[0].dataset.about
+    warn_of_replacement(args.out / "models" / weights_name(name), data)
+    return (
+        device,
+        loaders,
+        {"seed": args.seed, "settings": asdict(settings), "data": data},
+    )
