@@ -1,0 +1,73 @@
+"""Show originals above their reconstructions, of training and of validation photos.
+
+python visualization.py --model VAE
+"""
+
+import logging
+
+from utils.cli import PROJECT, command_line, run
+from utils.registry import load_model
+
+FLAGS = "--model --data --weights --seed --device --out"
+SHOWN = 16  # photos on a picture
+
+log = logging.getLogger(__name__)
+
+
+def main(argv=None):
+    args = command_line(__doc__, *FLAGS.split(), model="MLPAE").parse_args(argv)
+
+    from utils.checkpoint import find_weights, prepare_folder
+    from utils.data_processor import open_flowers, show_recover_results
+    from utils.figures import caption
+    from utils.runtime import choose_device, set_seeds
+
+    device = choose_device(args.device)
+    print(f"using device {device}", flush=True)
+    set_seeds(args.seed)
+    model, about = load_model(
+        args.model, args.weights or find_weights(PROJECT, args.model)
+    )
+    prepare_folder(args.out / "vis")
+    model.to(device)
+    loaders = open_flowers(args.data, SHOWN, model.args["img_width"], args.seed)
+    warn_of_other_data(about, loaders[0].dataset.about)
+    sides = (("train", "training"), ("valid", "validation"))
+    for (side, name), loader in zip(sides, loaders, strict=True):
+        images = next(iter(loader))[0].to(device)
+        show_recover_results(
+            images,
+            reconstruct(model, images),
+            args.out / "vis" / f"{side}_{args.model}.png",
+            title=caption(
+                args.model, f"{name} {loader.dataset.about['source']}", about
+            ),
+        )
+
+
+def reconstruct(model, images):
+    """Images (B, 3, H, W) in [0, 1] -> what the model makes of them, of that shape."""
+    import torch
+
+    with torch.no_grad():
+        outputs = model(images)
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def warn_of_other_data(about, data):
+    """Say so where the weights were trained on other images than are shown."""
+    trained_on = about.get("data", data)
+    if trained_on["source"] != data["source"]:
+        log.warning(
+            "the weights were trained on %s, and are shown on %s",
+            trained_on["source"],
+            data["source"],
+        )
+    elif trained_on["split"] != data["split"]:
+        log.warning(
+            "the weights know another split: training photos may be among these"
+        )
+
+
+if __name__ == "__main__":
+    run(main)
