@@ -1,0 +1,251 @@
+"""Part 4: a denoising diffusion model (DDPM; Ho et al. 2020, arXiv:2006.11239).
+
+Photos are drowned in noise over 300 steps; a network learns to see the noise in them;
+sampling starts at pure noise and takes it away again, step by step.
+
+python diffusion.py > log/train_diffusion.out
+"""
+
+if __name__ == "__main__":  # refuse a wrong command before torch loads
+    from utils.cli import begin, diffusion_line
+
+    begin()
+    diffusion_line(__doc__).parse_args()
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utils.unet import UNet
+
+num_steps = 300
+beta_min, beta_max = 1e-4, 5e-2  # variance of the noise added in a step
+EMA_DECAY = 0.999  # of the weights, per training step
+PICTURE_EVERY = 10  # epochs
+PICTURE_IMAGES = 20  # samples on a picture
+STRIP_FRAMES = 10  # of the denoising strip, noise and finished image included
+
+
+def noise_tables(n_steps):
+    """Return the schedule's tables by the paper's names, each (n_steps,) in float32.
+
+    Step t = 0 .. n_steps - 1 adds noise of variance betas[t]; alphas_bar[t] is the
+    share of the photo's variance left after it (equation 4). Computed in float64.
+    """
+    u = torch.linspace(-6, 6, n_steps, dtype=torch.float64)
+    betas = beta_min + (beta_max - beta_min) * torch.sigmoid(u)
+    alphas_bar = torch.cumprod(1 - betas, dim=0)
+    tables = {
+        "betas": betas,
+        "alphas": 1 - betas,
+        "alphas_sqrt": (1 - betas).sqrt(),
+        "alphas_bar": alphas_bar,
+        "alphas_bar_sqrt": alphas_bar.sqrt(),
+        "one_minus_alphas_bar_sqrt": (1 - alphas_bar).sqrt(),
+    }
+    return {name: table.float() for name, table in tables.items()}
+
+
+# The starter kit's names for the default schedule.
+betas, alphas, alphas_sqrt, alphas_bar, alphas_bar_sqrt, one_minus_alphas_bar_sqrt = (
+    noise_tables(num_steps).values()
+)
+
+
+class Diffuser(nn.Module):
+    """Predicts the noise in a noised image, and samples by taking it away.
+
+    Images are (B, C, H, W) in [-1, 1], of any size. The schedule's tables are buffers,
+    so that they follow the model to its device, and not part of its state_dict.
+    """
+
+    def __init__(self, n_steps, img_channels=3):
+        super().__init__()
+        if n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {n_steps}")
+        self.args = {"n_steps": n_steps, "img_channels": img_channels}
+        self.n_steps = n_steps
+        for name, table in noise_tables(n_steps).items():
+            self.register_buffer(name, table, persistent=False)
+        self.network = UNet(img_channels)
+
+    @property
+    def name(self):
+        return "diffusion"
+
+    def forward(self, x, t):
+        """Noised images (B, C, H, W) and steps (B,), from 0 -> the noise in them."""
+        return self.network(x, t)
+
+    def noised(self, x_0, t, noise):
+        """Draw x_t given x_0, the forward process in one go (equation 4).
+
+        x_0, noise: (B, C, H, W); t: (B,) steps -> (B, C, H, W).
+        """
+        signal_rate = self.alphas_bar_sqrt[t].view(-1, 1, 1, 1)  # (B, 1, 1, 1)
+        noise_rate = self.one_minus_alphas_bar_sqrt[t].view(-1, 1, 1, 1)
+        return signal_rate * x_0 + noise_rate * noise
+
+    def posterior(self, x_0, x, t):
+        """Mean (B, C, H, W) and standard deviation of x_{t-1} given x_t and x_0.
+
+        Equation 7; t is an int. Before step 0 there is the photo itself.
+        """
+        before = self.alphas_bar[t - 1] if t else torch.ones_like(self.alphas_bar[0])
+        left = 1 - self.alphas_bar[t]  # variance of the noise in x_t
+        mean = before.sqrt() * self.betas[t] / left * x_0
+        mean = mean + self.alphas_sqrt[t] * (1 - before) / left * x
+        return mean, ((1 - before) / left * self.betas[t]).sqrt()
+
+    @torch.no_grad()
+    def p_theta_sampling(self, x, t):
+        """Take one step back, from x_t to x_{t-1} (Algorithm 2); t is an int.
+
+        The photo that the noise implies is clipped to [-1, 1], as in the authors' code.
+        """
+        steps = torch.full((len(x),), t, device=x.device)  # (B,)
+        noise = self(x, steps)
+        x_0 = (x - self.one_minus_alphas_bar_sqrt[t] * noise) / self.alphas_bar_sqrt[t]
+        mean, deviation = self.posterior(x_0.clamp(-1, 1), x, t)
+        return mean + deviation * torch.randn_like(x) if t > 0 else mean
+
+    def states(self, x, n_steps):
+        """Yield x_T, ..., x_0 in [-1, 1] (Algorithm 2), holding one state at a time."""
+        yield x
+        for t in reversed(range(n_steps)):
+            x = self.p_theta_sampling(x, t)
+            yield x
+
+    def sample(self, shape, n_steps):
+        """Return all n_steps + 1 states (B, C, H, W), from noise to finished images."""
+        self.eval()
+        x = torch.randn(shape, device=self.betas.device)
+        return list(self.states(x, n_steps))
+
+    def save(self, path):
+        """Save the weights as a bare state_dict; makes the folder."""
+        from utils.checkpoint import prepare_target, save_checkpoint
+
+        prepare_target(path)
+        save_checkpoint(path, self)
+
+
+def diffusion_loss_fn(model, x_0):
+    """Mean squared error of the predicted noise at uniform steps -> scalar.
+
+    Equation 14 of Ho et al. 2020, a mean over batch and pixels. x_0: (B, C, H, W) in
+    [-1, 1].
+    """
+    t = torch.randint(model.n_steps, (len(x_0),), device=x_0.device)  # (B,)
+    noise = torch.randn_like(x_0)
+    return F.mse_loss(model(model.noised(x_0, t, noise), t), noise)
+
+
+def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion"):
+    """Sample images and save the way there: ten frames, and the finished images."""
+    from utils.figures import save_strip
+
+    frames = model.sample(sample_shape, n_steps)
+    steps = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
+    shown = [(frames[step] + 1) / 2 for step in steps]  # [-1, 1] -> [0, 1]
+    save_strip(shown, steps, save_path, title)
+
+
+def warmed_up_average(decay):
+    """Return AveragedModel's multi_avg_fn: an exponential average that starts short.
+
+    After n updates the old average weighs min(decay, (1 + n) / (10 + n)), so that the
+    untrained weights are soon forgotten.
+    """
+
+    @torch.no_grad()
+    def average(averaged, current, count):
+        keep = min(decay, (1 + float(count)) / (10 + float(count)))
+        for old, new in zip(averaged, current, strict=True):
+            old.lerp_(new, 1 - keep)
+
+    return average
+
+
+def prepare_training(settings, steps, device):
+    """Return (model, its running average, optimizer, scheduler over `steps`)."""
+    from torch.optim.lr_scheduler import OneCycleLR
+    from torch.optim.swa_utils import AveragedModel
+
+    model = Diffuser(num_steps).to(device, memory_format=torch.channels_last)
+    averaged = AveragedModel(model, multi_avg_fn=warmed_up_average(EMA_DECAY))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), settings.lr, betas=(0.9, 0.99), fused=True
+    )
+    scheduler = OneCycleLR(
+        optimizer, settings.lr, steps, pct_start=0.1, cycle_momentum=False
+    )
+    return model, averaged, optimizer, scheduler
+
+
+def draw(model, image_size, seed, path, title):
+    """Sample under `seed` and save the picture; training's randomness is untouched."""
+    from utils.train import fixed_noise
+
+    shape = (PICTURE_IMAGES, 3, image_size, image_size)
+    with fixed_noise(seed):
+        visualize_sampling(model, shape, model.n_steps, path, title)
+
+
+def main(argv=None):
+    from utils.cli import diffusion_line
+    from utils.registry import settings_for
+
+    args = diffusion_line(__doc__).parse_args(argv)
+    settings = settings_for(args, "diffusion")
+
+    from utils.checkpoint import fill_model, load_checkpoint, weights_name
+    from utils.figures import caption, save_curves
+    from utils.runtime import set_seeds, start_training
+    from utils.train import training_epochs
+
+    set_seeds(args.seed)
+    name, vis = "diffusion", args.out / "vis"
+    device, loaders, about = start_training(args, settings, name)
+    print(f"using device {device}", flush=True)
+    model, averaged, optimizer, scheduler = prepare_training(
+        settings, settings.epochs * len(loaders[0]), device
+    )
+    size, judged = settings.image_size, averaged.module
+    epochs = training_epochs(
+        optimizer,
+        scheduler,
+        model,
+        loaders,
+        lambda model, images: diffusion_loss_fn(model, 2 * images - 1),
+        num_epochs=settings.epochs,
+        patience=settings.patience,
+        device=device,
+        model_save_root=args.out / "models",
+        log_path=args.out / "log" / f"{name}.csv",
+        about=about,
+        averaged=averaged,
+    )
+    for number, train_loss, *_ in epochs:
+        done = f"{number + 1}/{settings.epochs}"
+        print(f"Epoch: {done}, Train Loss: {train_loss:.4f}", flush=True)
+        if (number + 1) % PICTURE_EVERY == 0:
+            picture = vis / f"random_images_{name}_epoch_{number + 1}"
+            draw(judged, size, args.seed, picture, f"{name}: epoch {done}")
+
+    best = args.out / "models" / weights_name(name)
+    weights, about = load_checkpoint(best)
+    fill_model(judged, weights, best)
+    title = caption(name, f"{num_steps} steps of sampling", about)
+    draw(judged, size, args.seed, vis / f"random_images_{name}", title)
+    save_curves(
+        args.out / "log" / f"{name}.csv",
+        vis / f"loss_{name}.png",
+        caption(name, "noise", about),
+    )
+
+
+if __name__ == "__main__":
+    from utils.cli import run
+
+    run(main)
