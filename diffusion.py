@@ -192,6 +192,20 @@ def draw(model, image_size, seed, path, title):
         visualize_sampling(model, shape, model.n_steps, path, title)
 
 
+def draw_results(model, out, image_size, seed):
+    """Draw samples of the best weights that were saved, and the curves of losses."""
+    from utils.checkpoint import fill_model, load_checkpoint, weights_name
+    from utils.figures import caption, save_curves
+
+    name, path = model.name, out / "models" / weights_name(model.name)
+    weights, about = load_checkpoint(path)
+    fill_model(model, weights, path)
+    title = caption(name, f"samples of {model.n_steps} steps", about)
+    draw(model, image_size, seed, out / "vis" / f"random_images_{name}", title)
+    title = caption(name, "error of the noise", about)
+    save_curves(out / "log" / f"{name}.csv", out / "vis" / f"loss_{name}.png", title)
+
+
 def main(argv=None):
     from utils.cli import diffusion_line
     from utils.registry import settings_for
@@ -199,8 +213,6 @@ def main(argv=None):
     args = diffusion_line(__doc__).parse_args(argv)
     settings = settings_for(args, "diffusion")
 
-    from utils.checkpoint import fill_model, load_checkpoint, weights_name
-    from utils.figures import caption, save_curves
     from utils.runtime import set_seeds, start_training
     from utils.train import training_epochs
 
@@ -211,7 +223,7 @@ def main(argv=None):
     model, averaged, optimizer, scheduler = prepare_training(
         settings, settings.epochs * len(loaders[0]), device
     )
-    size, judged = settings.image_size, averaged.module
+    judged, size = averaged.module, settings.image_size
     epochs = training_epochs(
         optimizer,
         scheduler,
@@ -233,16 +245,7 @@ def main(argv=None):
             picture = vis / f"random_images_{name}_epoch_{number + 1}"
             draw(judged, size, args.seed, picture, f"{name}: epoch {done}")
 
-    best = args.out / "models" / weights_name(name)
-    weights, about = load_checkpoint(best)
-    fill_model(judged, weights, best)
-    title = caption(name, f"{num_steps} steps of sampling", about)
-    draw(judged, size, args.seed, vis / f"random_images_{name}", title)
-    save_curves(
-        args.out / "log" / f"{name}.csv",
-        vis / f"loss_{name}.png",
-        caption(name, "noise", about),
-    )
+    draw_results(judged, args.out, size, args.seed)
 
 
 if __name__ == "__main__":

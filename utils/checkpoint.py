@@ -50,7 +50,7 @@ def find_weights(project, name):
 
 
 def prepare_target(path):
-    """Make the folder of `path`, clear what a killed run left, and try to write.
+    """Make the folder of `path`, clear what a killed run left; return the path.
 
     Raises:
         UserError: where the weights could not be saved later.
@@ -60,6 +60,7 @@ def prepare_target(path):
     if path.is_dir():
         raise UserError(f"{path} is a folder; move it away, the weights go there")
     temporary(path).unlink(missing_ok=True)
+    return path
 
 
 def prepare_folder(folder):
@@ -93,10 +94,11 @@ def temporary(path):
     return path.with_name(path.name + ".tmp")
 
 
-def save_checkpoint(path, model, about=None):
+def save_checkpoint(path, model, about=None, **more):
     """Save the model's weights and description: after a fault, the old or the new file.
 
-    Serialising to memory first keeps the operating system's reason on a full disk.
+    The dictionary `about` and the facts `more` join the description. Serialising to
+    memory first keeps the operating system's reason on a full disk.
 
     Raises:
         UserError: if a weight is not finite, or the file cannot be written.
@@ -107,7 +109,7 @@ def save_checkpoint(path, model, about=None):
             raise UserError(
                 f"{path} not saved: non-finite weights in {key}; lower --lr"
             )
-    weights._metadata["about"] = describe(model, about or {})
+    weights._metadata["about"] = describe(model, {**(about or {}), **more})
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     try:

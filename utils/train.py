@@ -112,25 +112,21 @@ def training_epochs(
 ):
     """Yield an Epoch after each epoch: its best weights are saved, its row is logged.
 
-    loaders: (training, validation). batch_loss(model, images) -> scalar; `summed` says
-    that it is a sum over the batch, not a mean. `averaged` is an AveragedModel of
-    `model`, if any: its weights are then the ones validated and saved.
+    loaders: (training, validation); batch_loss(model, images) -> scalar, of the batch's
+    sum if `summed`; `averaged`: an AveragedModel, to be validated and saved instead.
     """
-    path = Path(model_save_root, weights_name(model.name))
-    prepare_target(path)
+    path = prepare_target(Path(model_save_root, weights_name(model.name)))
     judged = averaged.module if averaged else model
+    if averaged:
+        optimizer.register_step_post_hook(lambda *_: averaged.update_parameters(model))
     row = {}  # of the CSV file; cells of a check stay empty in epochs without one
 
     def step(number):
         row.clear()
         row.update(epoch=number, lr=start_epoch(optimizer, scheduler, number))
-        results = []
-        for result in train_batches(
+        results = train_epoch(
             model, loaders[0], batch_loss, optimizer, scheduler, device, number
-        ):
-            results.append(result)
-            if averaged:
-                averaged.update_parameters(model)
+        )
         row["train_per_photo"] = per_photo(results, summed)
         return per_batch(results)
 
@@ -145,8 +141,7 @@ def training_epochs(
         for epoch in fit(step, check, num_epochs=num_epochs, patience=patience):
             losses = {"train_loss": epoch.train_loss, "valid_loss": epoch.valid_loss}
             if epoch.is_best:
-                facts = {"epoch": epoch.number, **losses}
-                save_checkpoint(path, judged, {**(about or {}), **facts})
+                save_checkpoint(path, judged, about, epoch=epoch.number, **losses)
             write_row({**row, **losses})
             yield epoch
 
@@ -162,9 +157,10 @@ def start_epoch(optimizer, scheduler, epoch):
     return float(optimizer.param_groups[0]["lr"])
 
 
-def train_batches(model, loader, batch_loss, optimizer, scheduler, device, epoch):
-    """Yield (loss, number of photos) of every batch, after the weights have moved."""
+def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
+    """Train on every batch once -> [(loss, number of photos), ...]."""
     model.train()
+    results = []
     for step, (images, _) in enumerate(progress(loader, f"epoch {epoch}")):
         images = images.to(device)
         optimizer.zero_grad()
@@ -175,7 +171,8 @@ def train_batches(model, loader, batch_loss, optimizer, scheduler, device, epoch
         optimizer.step()
         if isinstance(scheduler, LRScheduler):
             scheduler.step()
-        yield value, len(images)
+        results.append((value, len(images)))
+    return results
 
 
 @torch.no_grad()
