@@ -111,6 +111,8 @@ class Diffuser(nn.Module):
 
     def states(self, x, n_steps):
         """Yield x_T, ..., x_0 in [-1, 1] (Algorithm 2), holding one state at a time."""
+        if not 1 <= n_steps <= self.n_steps:
+            raise ValueError(f"n_steps must be 1 to {self.n_steps}, got {n_steps}")
         yield x
         for t in reversed(range(n_steps)):
             x = self.p_theta_sampling(x, t)
@@ -194,12 +196,12 @@ def draw(model, image_size, seed, path, title):
 
 def draw_results(model, out, image_size, seed):
     """Draw samples of the best weights that were saved, and the curves of losses."""
-    from utils.checkpoint import fill_model, load_checkpoint, weights_name
+    from utils.checkpoint import load_checkpoint, weights_name
     from utils.figures import caption, save_curves
 
     name, path = model.name, out / "models" / weights_name(model.name)
     weights, about = load_checkpoint(path)
-    fill_model(model, weights, path)
+    model.load_state_dict(weights, strict=True)
     title = caption(name, f"samples of {model.n_steps} steps", about)
     draw(model, image_size, seed, out / "vis" / f"random_images_{name}", title)
     title = caption(name, "error of the noise", about)

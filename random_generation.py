@@ -3,11 +3,13 @@
 python random_generation.py --model VAE
 """
 
+from math import isqrt
+
 from utils.cli import PROJECT, command_line, run
 from utils.registry import load_model
 
 FLAGS = "--model --count --seed --weights --out"
-COLUMNS = 10  # images per row
+COLUMNS = 10  # images per row, at least
 
 
 def main(argv=None):
@@ -30,7 +32,7 @@ def main(argv=None):
     save_grid(
         random_images,
         args.out / "vis" / f"random_images_{args.model}.png",
-        columns=min(COLUMNS, args.count),
+        columns=max(COLUMNS, isqrt(args.count)),
         title=caption(args.model, f"{args.count} samples, z ~ N(0, 1)", about),
     )
 

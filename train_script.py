@@ -51,7 +51,8 @@ def main(argv=None):
     set_seeds(args.seed)
     model = build_model(name, **size_args(settings))
     device, (training, validation), about = start_training(args, settings, name)
-    model.start_at(training.dataset.channel_means())
+    if hasattr(model, "start_at"):
+        model.start_at(training.dataset.channel_means())
     steps = settings.epochs * len(training)
     optimizer = make_optimizer(settings.optimizer, model.parameters(), settings.lr)
     train(

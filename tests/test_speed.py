@@ -19,11 +19,11 @@ steps = [transforms.Resize((24, 24)), transforms.ToTensor()]
 photos = datasets.ImageFolder(sys.argv[2], transforms.Compose(steps))
 cut = int(0.8 * len(photos))
 sides = torch.utils.data.random_split(photos, [cut, len(photos) - cut])
-training, validation = (
-    torch.utils.data.DataLoader(side, 16, shuffle=i == 0) for i, side in enumerate(sides)
-)
+training = torch.utils.data.DataLoader(sides[0], 16, shuffle=True)
+validation = torch.utils.data.DataLoader(sides[1], 16)
 model = MLPAutoencoder(64, 24, 24)
-optimizer, scheduler = torch.optim.SGD(model.parameters(), 1.0), exponential_decay(1.0, 0.9, 10)
+optimizer = torch.optim.SGD(model.parameters(), 1.0)
+scheduler = exponential_decay(1.0, 0.9, 10)
 for epoch in range(int(sys.argv[3])):
     for group in optimizer.param_groups:
         group["lr"] = scheduler(epoch)
@@ -42,7 +42,7 @@ for epoch in range(int(sys.argv[3])):
 
 
 def test_a_fifth_of_the_time(tmp_path, real_photos):
-    """The whole MLPAE command against the same training with photos read every epoch."""
+    """The whole MLPAE command against the same with photos read in every epoch."""
     out = tmp_path / "out"
     start = time.perf_counter()
     ours = run_command(

@@ -1,7 +1,7 @@
 """Every number that the assignment asks for, on the real photos, over three seeds.
 
-Run with `pytest -m thresholds -s`; it trains every model anew, which takes about an hour
-on two cores. Needs FLOWERS_PHOTOS.
+Run with `pytest -m thresholds -s`; it trains every model anew, which takes about an
+hour on two cores. Needs FLOWERS_PHOTOS.
 """
 
 import time

@@ -229,8 +229,8 @@ def checked_description(path, about):
     return about
 
 
-def fill_model(model, weights, path):
-    """Load the weights into the model, strictly, or say what does not fit."""
+def check_fit(model, weights, path):
+    """Refuse weights that do not fit the model, and say what does not."""
     wanted = model.state_dict()
     misfits = [f"{key} is missing" for key in wanted if key not in weights]
     misfits += [f"{key} is unknown" for key in weights if key not in wanted]
@@ -250,7 +250,6 @@ def fill_model(model, weights, path):
             f"{path} does not fit {model.name}: {'; '.join(misfits[:3])}{more}; "
             "train again or name another file with --weights"
         )
-    model.load_state_dict(weights, strict=True)
 
 
 def kind(tensor):

@@ -93,7 +93,7 @@ FLAGS = {
         type=Path, help="file of trained weights (default: the one in models/)"
     ),
     "--count": dict(
-        type=whole_number(1, 10_000), default=10, help="images (default: 10)"
+        type=whole_number(1, 1000), default=10, help="images (default: 10)"
     ),
     "--device": dict(
         choices=DEVICES, default="auto", help="where to compute (default: auto)"

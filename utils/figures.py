@@ -27,7 +27,9 @@ def enlarge(picture, factor):
 def grid(images, columns, factor=1):
     """Images (B, 3, H, W), clipped to [0, 1] -> one enlarged picture (H', W', 3)."""
     tiles = images.detach().cpu().float().clamp(0, 1)
-    picture = make_grid(tiles, nrow=columns, padding=GAP, pad_value=1.0)
+    picture = make_grid(
+        tiles, nrow=min(columns, len(tiles)), padding=GAP, pad_value=1.0
+    )
     return enlarge(picture.permute(1, 2, 0).numpy(), factor)
 
 

@@ -116,7 +116,9 @@ def load_model(name, path):
     Raises:
         UserError: if the file is damaged, foreign, or holds another model.
     """
-    from utils.checkpoint import fill_model, load_checkpoint
+    import torch
+
+    from utils.checkpoint import check_fit, load_checkpoint
 
     weights, about = load_checkpoint(path)
     held = about.get("model", name)
@@ -126,8 +128,10 @@ def load_model(name, path):
         log.warning("%s has no description; taking it for a %s of 24 x 24", path, name)
     args = about.get("args", size_args(PRESETS[name][0]))
     try:
-        model = build_model(name, **args)
-    except (TypeError, UsageError) as error:
+        with torch.device("meta"):  # no memory, whatever sizes the file claims
+            check_fit(build_model(name, **args), weights, path)
+    except (TypeError, RuntimeError, UsageError) as error:
         raise UserError(f"{path} does not fit {name}: {error}; train again") from None
-    fill_model(model, weights, path)
+    model = build_model(name, **args)
+    model.load_state_dict(weights, strict=True)
     return model.eval(), about

@@ -1,0 +1,122 @@
+"""The committed weights, logs and pictures: the assignment's submission list."""
+
+import csv
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from diffusion import Diffuser
+from MLPAutoencoder import MLPAutoencoder
+from tests.conftest import PROJECT
+from utils.checkpoint import find_weights, load_checkpoint
+from utils.data_processor import split_indices
+from utils.registry import models
+
+NUMBER = r"(\d+\.\d+(?:e-\d+)?)"
+LINE = re.compile(rf"Epoch: (\d+), Train Loss: {NUMBER}, Valid Loss: {NUMBER}")
+LOGS = {  # name of the log -> most epochs, bounds of the last train and valid loss
+    "train_MLPAE": (100, 0.03, 0.03),  # M11, M12
+    "train_AE_SGD": (60, 0.015, 1.0),  # M19, M20
+    "train_AE": (15, 0.010, 0.012),  # M22, M24
+    "train_VAE": (20, 800, 800),  # M32, M33
+}
+PICTURES = [  # M13, M26, M28, M34, M35, M41, M48
+    *(
+        f"{side}_{name}"
+        for side in ("train", "valid")
+        for name in ("MLPAE", "AE", "VAE")
+    ),
+    *(f"random_images_{name}" for name in ("AE", "VAE", "diffusion")),
+    *(f"loss_{name}" for name in ("MLPAE", "AE", "VAE", "diffusion")),
+]
+
+
+def build(name):
+    """Return the model with the starter kit's own arguments."""
+    if name == "diffusion":
+        return Diffuser(n_steps=300)
+    return MLPAutoencoder(64, 24, 24) if name == "MLPAE" else models()[name][0](64)
+
+
+@pytest.mark.parametrize(
+    "file", ["Best_MLPAE.pkl", "Best_AE.pth", "Best_VAE.pth", "Best_diffusion.pkl"]
+)
+def test_weights_load_in_the_kits_way(file):
+    """M10, M25, M31, M41, C1, R28: safely, strictly, and trained on the photos."""
+    path = PROJECT / "models" / file
+    name = path.stem.removeprefix("Best_")
+    assert find_weights(PROJECT, name) == path
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    build(name).load_state_dict(weights, strict=True)
+    about = load_checkpoint(path)[1]
+    assert (about["model"], about["data"]["source"]) == (name, "photos")
+    assert about["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
+    assert about["data"]["count"] == 2321 and len(split_indices(2321)[0]) == 1856
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_log(name):
+    """M9, M18, M49, R3: every epoch from 0 in the kit's words; the bounds are met."""
+    epochs, train_bound, valid_bound = LOGS[name]
+    text = (PROJECT / "log" / f"{name}.out").read_text("ascii")
+    rows = [LINE.fullmatch(line).groups() for line in text.splitlines()]
+    assert [int(number) for number, _, _ in rows] == list(range(len(rows)))
+    losses = [
+        (float(train_loss), float(valid_loss)) for _, train_loss, valid_loss in rows
+    ]
+    assert len(rows) <= epochs
+    assert losses[-1][0] < train_bound and losses[-1][1] < valid_bound
+    tenth = max(1, len(rows) // 10)
+    steps = [row[0] for row in losses[::tenth]]
+    assert steps == sorted(steps, reverse=True)  # falling step by step
+
+
+def test_sgd_log_of_the_ae_is_below_the_mlpaes():
+    """M19: all else equal, both losses are lower."""
+    last = {}
+    for name in ("train_AE_SGD", "train_MLPAE"):
+        lines = (PROJECT / "log" / f"{name}.out").read_text("ascii").splitlines()
+        last[name] = [float(x) for x in LINE.fullmatch(lines[-1]).groups()[1:]]
+    assert all(
+        a < b for a, b in zip(last["train_AE_SGD"], last["train_MLPAE"], strict=True)
+    )
+
+
+def test_log_of_the_diffusion():
+    """M40, B.7: the device, then `Epoch: i/n` from 1 with four decimals, falling."""
+    lines = (PROJECT / "log" / "train_diffusion.out").read_text("ascii").splitlines()
+    assert re.fullmatch("using device (cpu|cuda|mps)", lines[0])
+    found = [
+        re.fullmatch(r"Epoch: (\d+)/(\d+), Train Loss: (\d\.\d{4})", line).groups()
+        for line in lines[1:]
+    ]
+    assert [int(i) for i, _, _ in found] == list(range(1, int(found[0][1]) + 1))
+    assert float(found[-1][2]) < 0.5 * float(found[0][2])
+
+
+@pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE", "diffusion"])
+def test_csv_agrees_with_the_log(name):
+    """The CSV's printed losses are the log's, epoch by epoch."""
+    with open(PROJECT / "log" / f"{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = (PROJECT / "log" / f"train_{name}.out").read_text("ascii").splitlines()
+    lines = [line for line in lines if line.startswith("Epoch")]
+    assert len(rows) == len(lines)
+    for row, line in zip(rows, lines, strict=True):
+        printed = re.search(rf"Train Loss: {NUMBER}", line).group(1)
+        decimals = len(printed.split(".")[1]) if name == "diffusion" else 17
+        assert float(printed) == pytest.approx(
+            float(row["train_loss"]), abs=10**-decimals
+        )
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture(name):
+    """M48: it decodes, and is smaller than 1 MB."""
+    path = PROJECT / "vis" / f"{name}.png"
+    assert path.stat().st_size < 1_000_000
+    with Image.open(path) as picture:
+        picture.load()
+        assert min(picture.size) > 100
