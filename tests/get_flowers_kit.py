@@ -1,0 +1,149 @@
+"""What the tests of tools.get_flowers share: archives, folders and a web server."""
+
+import contextlib
+import io
+import os
+import ssl
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tools import get_flowers
+from utils.cli import UserError
+
+PHOTO = b"\xff\xd8 not decoded by this command " + bytes(range(256))
+THREE = ("astilbe", "bellflower", "calendula")
+PHOTOS = {f"flowers/{name}/{n}.jpg": PHOTO for name in THREE for n in range(2)}
+
+needs_dev_full = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs /dev/full"
+)
+
+
+@pytest.fixture
+def new_target(tmp_path):
+    """The folder to be made; its parent is all that a test may change."""
+    (tmp_path / "project").mkdir()
+    return tmp_path / "project" / "flowers"
+
+
+@pytest.fixture
+def new_zip(tmp_path):
+    """An archive with two photos of each of the three species."""
+    return make_zip(tmp_path / "photos.zip", PHOTOS)
+
+
+def make_zip(path, members, compression=zipfile.ZIP_DEFLATED):
+    """Write {name: bytes}; a name may be a ZipInfo."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def make_tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in members.items():
+            add_to_tar(archive, name, data)
+    return path
+
+
+def add_to_tar(archive, name, data=b"", **fields):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def make_folder(root, members):
+    for name, data in members.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def everything_in(folder):
+    """All paths below the folder, with the bytes of the files."""
+    paths = sorted(folder.rglob("*"))
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def get(source, target, *args):
+    """Import -> {path below the target: bytes}; nothing else is left beside it."""
+    get_flowers.main(["--from", str(source), "--to", str(target), *args])
+    assert os.listdir(target.parent) == [target.name], os.listdir(target.parent)
+    files = {path for path in target.rglob("*") if path.is_file()}
+    return {path.relative_to(target).as_posix(): path.read_bytes() for path in files}
+
+
+def refused(source, target, *words, args=()):
+    """main() ends with an error that has the words, and nothing has changed."""
+    before = everything_in(target.parent)
+    with pytest.raises(UserError) as caught:
+        get_flowers.main(["--from", str(source), "--to", str(target), *args])
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert len(message) >= 10 and "\n" not in message, message
+    assert everything_in(target.parent) == before, f"changed; {message}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.data`; the first `server.cuts` answers stop half way."""
+
+    def do_GET(self):
+        server, data = self.server, self.server.data
+        server.ranges.append(self.headers["Range"])
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if server.mode == "redirect":
+            self.answer(302, b"", Location=server.location)
+        elif server.mode == "missing":
+            self.answer(404, b"gone")
+        elif server.mode == "no ranges":
+            self.answer(200, data)
+        elif start >= len(data):
+            self.answer(416, b"", **{"Content-Range": f"bytes */{len(data)}"})
+        else:
+            sent = 7 if server.mode == "other range" else start
+            content_range = f"bytes {sent}-{len(data) - 1}/{len(data)}"
+            self.answer(206, data[start:], **{"Content-Range": content_range})
+
+    def answer(self, status, body, **headers):
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.server.cuts:
+            self.server.cuts -= 1
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+
+    def log_message(self, *_args):
+        pass
+
+
+@contextlib.contextmanager
+def serving(data, mode="", cuts=0, location="", certificate=None):
+    """A server of `data` at its .url, with TLS if there is a certificate."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.data, server.mode, server.cuts = data, mode, cuts
+    server.location, server.ranges = location, []
+    server.handle_error = lambda *_args: None  # of clients that hang up
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    scheme = "https" if certificate else "http"
+    server.url = f"{scheme}://127.0.0.1:{server.server_port}/flowers"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

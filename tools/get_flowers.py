@@ -1,0 +1,300 @@
+"""Fetch the flower photos from Kaggle, or unpack an archive or folder of them.
+
+Kaggle -> flowers.zip.part +-> flowers.incomplete-<pid> -> flowers/<species>/<photo>
+--from PATH ---------------+
+"""
+
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.error import HTTPError
+from urllib.request import BaseHandler, Request, build_opener
+
+from tqdm import tqdm
+
+from utils.cli import PROJECT, UsageError, UserError, command_line, run
+
+URL = "https://www.kaggle.com/api/v1/datasets/download/l3llff/flowers"
+BY_HAND = "get it by hand from kaggle.com/datasets/l3llff/flowers and use --from"
+ASSIGNED = ("astilbe", "bellflower", "calendula")
+SPECIES = (
+    *("astilbe", "bellflower", "black_eyed_susan", "calendula", "california_poppy"),
+    *("carnation", "common_daisy", "coreopsis", "daffodil", "dandelion", "iris"),
+    *("magnolia", "rose", "sunflower", "tulip", "water_lily"),
+)
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_MEMBERS = 50_000  # the full set has about 15,700
+MAX_BYTES = 4 * 10**9  # unpacked, all members together
+MAX_RATIO = 100  # unpacked : packed, of one member; photos hardly shrink
+
+
+class BadArchive(UserError):
+    """The archive must not be used; a downloaded one is removed."""
+
+
+def is_photo(path):
+    """A photo by its name, outside hidden folders and those that macOS adds."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return path.lower().endswith(EXTENSIONS) and not hidden
+
+
+def species_of(path):
+    """Name of the nearest folder above the file that is a species, or None."""
+    folders = reversed(PurePosixPath(path).parts[:-1])
+    names = (re.sub(r"[\s-]+", "_", folder.strip().lower()) for folder in folders)
+    return next((name for name in names if name in SPECIES), None)
+
+
+def choose(source, files, wanted):
+    """Map a place "species/name" to every wanted photo; `files`: {path: file}."""
+    places, taken, numbers = {}, set(), itertools.count(2)
+    for path, file in files.items():
+        species = species_of(path)
+        if species in wanted and is_photo(path):
+            place = f"{species}/{PurePosixPath(path).name}"
+            stem, suffix = os.path.splitext(place)
+            while place.lower() in taken:  # by another sub-folder
+                place = f"{stem}-{next(numbers)}{suffix}"
+            taken.add(place.lower())  # some file systems ignore case
+            places[place] = file
+    found = {place.split("/")[0] for place in places}
+    if missing := ", ".join(name for name in wanted if name not in found):
+        raise BadArchive(f"{source}: has no photo of {missing}; see --species, --from")
+    return places
+
+
+def checked(source, members):
+    """Refuse an unsafe archive, or return {path: entry} of its files."""
+    total, files = 0, {}
+    for count, (path, size, packed, kind, entry) in enumerate(members, start=1):
+        total += size
+        windows = PureWindowsPath(path)  # knows drives and both kinds of slash
+        reasons = {
+            "leads outside": windows.anchor or ".." in windows.parts or "\\" in path,
+            "is a link or a device": not kind,
+            f"is packed more than {MAX_RATIO}:1": size > MAX_RATIO * packed,
+            f"is one of more than {MAX_MEMBERS} members": count > MAX_MEMBERS,
+            f"makes it more than {MAX_BYTES // 10**9} GB unpacked": total > MAX_BYTES,
+        }
+        for why in (reason for reason, applies in reasons.items() if applies):
+            raise BadArchive(f"{source}: {path!a:.80} {why}; refused, fetch it again")
+        if kind == "file":
+            files[path] = entry  # of equal paths the last one counts
+    return files
+
+
+def tar_members(archive):
+    """Yield members header by header; tarfile would take a damaged one for the end."""
+    for info in archive:
+        kind = "file" if info.isreg() else "folder" if info.isdir() else ""
+        yield info.name, info.size, info.size, kind, info
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(2**20)[:512] != bytes(512):  # and gzip's checksum after it
+        raise tarfile.ReadError("bad header, or no end mark")
+
+
+def zip_members(archive):
+    for info in archive.infolist():
+        is_link = stat.S_ISLNK(info.external_attr >> 16)
+        kind = "" if is_link else "folder" if info.is_dir() else "file"
+        yield info.orig_filename, info.file_size, info.compress_size, kind, info
+
+
+def unpack_tar(source, wanted, folder):
+    with tarfile.open(source) as archive:
+        places = choose(source, checked(source, tar_members(archive)), wanted)
+        for place, info in tqdm(places.items(), disable=None):
+            archive.extract(info.replace(name=place, deep=False), folder, filter="data")
+
+
+def unpack_zip(source, wanted, folder):
+    with zipfile.ZipFile(source) as archive:
+        places = choose(source, checked(source, zip_members(archive)), wanted)
+        for place, info in tqdm(places.items(), disable=None):
+            info.filename = place
+            archive.extract(info, folder)  # compares the checksum, too
+
+
+def copy_folder(source, wanted, folder):
+    """Links are passed over; the name of the source itself may be a species, too."""
+    root = source.resolve()
+    name = root.name.lstrip(".")
+    paths = [p for p in sorted(root.rglob("*")) if p.is_file() and not p.is_symlink()]
+    files = {f"{name}/{path.relative_to(root).as_posix()}": path for path in paths}
+    for place, path in tqdm(choose(source, files, wanted).items(), disable=None):
+        (folder / place).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / place)
+
+
+def unpack(source, wanted, folder):
+    """Check all members of the source, then write the wanted photos below `folder`."""
+    if source.is_dir():
+        return copy_folder(source, wanted, folder)
+    try:
+        is_tar = tarfile.is_tarfile(source)
+        return (unpack_tar if is_tar else unpack_zip)(source, wanted, folder)
+    except Exception as error:  # damaged bytes raise a dozen types
+        if isinstance(error, (UserError, MemoryError)) or getattr(error, "errno", None):
+            raise  # not the archive's fault, or said already
+        why = f"is damaged, or no zip or tar archive ({error!s:.80})"
+        raise BadArchive(f"{source}: {why}; fetch it again") from error
+
+
+def check_target(target):
+    """Refuse a folder with photos, or with anything else that is the user's."""
+    remedy = "move or delete it, or choose another with --to"
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: is not a folder; {remedy}")
+    paths = [path for path in target.rglob("*") if path.is_symlink() or path.is_file()]
+    names = [path.relative_to(target).as_posix() for path in paths]
+    if photos := sum(map(is_photo, names)):
+        raise UserError(f"{target}: already has {photos} photos; {remedy}")
+    for name in names:
+        if name != "README.md" and not re.search(r"(^|/)\.", name):
+            raise UserError(f"{target}: already has a file {name!a:.80}; {remedy}")
+
+
+def swap(fresh, target):
+    """Put `fresh` in the place of `target`, or leave `target` where it was."""
+    old = target.with_name(f"{target.name}.old-{os.getpid()}")
+    check_target(target)  # nobody has put photos there meanwhile
+    try:
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    finally:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(target)
+
+
+def install(source, wanted, target, sha256):
+    """Build the new folder beside the old one, then swap: complete, or as before."""
+    if sha256 or source.is_file():
+        check_sha256(source, sha256)
+    fresh = target.with_name(f"{target.name}.incomplete-{os.getpid()}")
+    try:
+        fresh.mkdir(parents=True)
+        if target.is_dir():  # has README.md and dotfiles at most
+            shutil.copytree(target, fresh, symlinks=True, dirs_exist_ok=True)
+        unpack(source, wanted, fresh)
+        swap(fresh, target)
+    except OSError as error:
+        why = f"{error.filename or fresh}: {error.strerror or error}"
+        raise UserError(f"{why}; mend this and run the command again") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_sha256(path, expected):
+    """Print size and sha256; refuse any other sha256 than the expected one."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    print(f"archive: {path.stat().st_size} bytes, sha256 {found}")
+    if expected and found != expected.lower():
+        raise BadArchive(f"{path}: has not the sha256 {expected}; fetch it again")
+
+
+class HttpsOnly(BaseHandler):
+    def default_open(self, request):  # comes first at every request and redirect
+        if request.type != "https":
+            raise UserError(f"{request.full_url!a:.120}: is not https; {BY_HAND}")
+
+
+def ask(url, start, opener):
+    """Open url from the byte `start` on -> response, or None if that is its end."""
+    headers = {"User-Agent": "get_flowers", "Range": f"bytes={start}-"}
+    try:
+        return opener.open(Request(url, headers=headers), timeout=30)  # seconds
+    except HTTPError as error:
+        error.close()
+        if error.code != 416 or start == 0:
+            raise
+        at_end = error.headers.get("Content-Range") == f"bytes */{start}"
+        return None if at_end else ask(url, 0, opener)
+
+
+def save(response, part, have):
+    """Write the answer to `part`, or append it to the bytes it has."""
+    sent = response.headers.get("Content-Range", "")
+    start = have if sent.startswith(f"bytes {have}-") else 0  # 0: all of it again
+    if response.status == 206 and not sent.startswith(f"bytes {start}-"):
+        raise UserError(f"{part}: server sent {sent!a:.40}; delete it and run again")
+    total = None if response.length is None else start + response.length
+    bar = tqdm(disable=None, initial=start, total=total, unit="B", unit_scale=True)
+    with bar, open(part, "ab" if start else "wb") as out:
+        while chunk := response.read(2**18):
+            bar.update(out.write(chunk))
+        out.flush()
+        os.fsync(out.fileno())
+    if total not in (None, size := part.stat().st_size):
+        raise ConnectionError(f"connection ended at byte {size} of {total}")
+
+
+def download(url, part, opener):
+    """Fetch url into the file `part`, from where an earlier run ended."""
+    have = part.stat().st_size if part.exists() else 0
+    try:
+        if response := ask(url, have, opener):
+            with response:
+                save(response, part, have)
+    except (OSError, HTTPException) as error:
+        remedy = f"run the same command again to resume, or {BY_HAND}"
+        raise UserError(f"download to {part}: {error!s:.120}; {remedy}") from error
+
+
+def fetch(wanted, target, sha256):
+    """Download and install; the archive stays only where a later run can use it."""
+    part = target.with_name(f"{target.name}.zip.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    download(URL, part, build_opener(HttpsOnly))
+    try:
+        install(part, wanted, target, sha256)
+    except BadArchive as error:
+        part.unlink()
+        raise UserError(f"removed the download: {error}") from error
+    part.unlink()
+
+
+def parse(argv):
+    parser = command_line(__doc__)
+    add = parser.add_argument
+    names = dict(nargs="+", choices=[*SPECIES, "all"], default=ASSIGNED)
+    add("--species", **names, metavar="NAME", help="some of the 16, or all")
+    add("--from", dest="source", type=Path, metavar="PATH", help="archive or folder")
+    add("--to", type=Path, default=PROJECT / "flowers", help="new folder (./flowers)")
+    add("--sha256", metavar="HEX", help="checksum that the archive must have")
+    args = parser.parse_args(argv)
+    if args.sha256 and not re.fullmatch("[0-9a-fA-F]{64}", args.sha256):
+        raise UsageError(f"argument --sha256: must be 64 hex digits: {args.sha256!r}")
+    if args.source and not (args.source.is_file() or args.source.is_dir()):
+        raise UsageError(f"argument --from: {args.source}: no such file or folder")
+    return args
+
+
+def main(argv=None):
+    args = parse(argv)
+    wanted = [name for name in SPECIES if {name, "all"} & set(args.species)]
+    target = args.to.resolve()
+    check_target(target)
+    if args.source:
+        install(args.source, wanted, target, args.sha256)
+    else:
+        fetch(wanted, target, args.sha256)
+    counts = {name: sum(map(is_photo, os.listdir(target / name))) for name in wanted}
+    for name, count in counts.items():
+        print(f"{name}: {count} photos")
+    print(f"total: {sum(counts.values())} photos of {len(wanted)} species")
+
+
+if __name__ == "__main__":
+    run(main)
