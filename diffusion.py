@@ -11,6 +11,7 @@ if __name__ == "__main__":  # refuse a wrong command before torch loads
 
     begin()
     diffusion_line(__doc__).parse_args()
+    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
 import torch
 import torch.nn.functional as F

@@ -5,6 +5,7 @@ dictionary of plain types, rides in the state_dict's `_metadata`, which saving a
 loading keep and `load_state_dict` passes over.
 """
 
+import contextlib
 import io
 import logging
 import os
@@ -107,7 +108,8 @@ def save_checkpoint(path, model, about=None, **more):
     for key, value in weights.items():
         if not torch.isfinite(value).all():
             raise UserError(
-                f"{path} not saved: non-finite weights in {key}; lower --lr"
+                f"{path} not saved: {key} is not finite{when(more)}; "
+                "the file from before is unharmed, try a smaller --lr"
             )
     weights._metadata["about"] = describe(model, {**(about or {}), **more})
     buffer = io.BytesIO()
@@ -116,8 +118,14 @@ def save_checkpoint(path, model, about=None, **more):
         replace_file(path, buffer.getbuffer())
     except OSError as error:
         raise UserError(
-            f"cannot save {path}: {error.strerror}; the file from before is unharmed"
+            f"cannot save {path}: {error.strerror}; the file there, if any, is whole"
         ) from None
+
+
+def when(facts):
+    """Say in which epoch and at which learning rate, where that is known."""
+    known = {"epoch", "lr"} <= facts.keys()
+    return " in epoch {epoch} at lr {lr:g}".format(**facts) if known else ""
 
 
 def replace_file(path, content):
@@ -131,7 +139,8 @@ def replace_file(path, content):
         os.replace(part, path)
     except BaseException as error:
         if not isinstance(error, FileExistsError):  # another run's, then
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first reason is the one to tell
+                part.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
 
@@ -177,11 +186,16 @@ def load_checkpoint(path):
         raise UserError(
             f"{path} holds code, not weights, and was not run; save a state_dict"
         ) from None
-    except Exception as error:  # any type: the file's content chooses it
-        raise UserError(f"{path} is not a checkpoint of weights: {error}") from None
+    except Exception:  # any type: the file's content chooses it
+        raise UserError(
+            f"{path} is not a checkpoint of weights; name another file with --weights"
+        ) from None
     if not is_state_dict(weights):
         raise UserError(f"{path} holds no state_dict; save model.state_dict() alone")
-    about = getattr(weights, "_metadata", {}).get("about", {})
+    metadata = getattr(weights, "_metadata", {})
+    if not isinstance(metadata, dict) or not all(isinstance(k, str) for k in metadata):
+        raise UserError(f"{path} is damaged: its description is unreadable")
+    about = metadata.get("about", {})
     consume_prefix_in_state_dict_if_present(weights, "module.")
     return weights, checked_description(path, about)
 
@@ -200,6 +214,7 @@ def verified(path):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             whole = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+            whole &= not any(m.external_attr & 0x10 for m in members)  # folders
             whole &= sum(m.file_size for m in members) <= len(content)
             whole = whole and archive.testzip() is None
     except Exception:  # any type: the file's content chooses it
@@ -219,7 +234,10 @@ def is_state_dict(weights):
 
 def checked_description(path, about):
     """Return the description, or refuse one that this version cannot know."""
-    if not isinstance(about, dict) or not isinstance(about.get("format", 1), int):
+    known = {"format": int, "data": dict, "args": dict, "model": str}
+    if not isinstance(about, dict) or not all(
+        isinstance(about.get(key, type_()), type_) for key, type_ in known.items()
+    ):
         raise UserError(f"{path} is damaged: its description is unreadable")
     if about.get("format", 1) > FORMAT:
         raise UserError(
@@ -242,7 +260,7 @@ def check_fit(model, weights, path):
     misfits += [
         f"{key} is not finite"
         for key, value in weights.items()
-        if not torch.isfinite(value).all()
+        if not misfits and not torch.isfinite(value).all()
     ]
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""

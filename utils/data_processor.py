@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -161,7 +162,7 @@ def drawn_sides(size, split_seed):
 
 def describe(source, classes, count, validation_names):
     """Return what a checkpoint keeps of its data."""
-    split = hashlib.sha256("\n".join(validation_names).encode()).hexdigest()[:16]
+    split = hashlib.sha256(os.fsencode("\n".join(validation_names))).hexdigest()[:16]
     return {"source": source, "classes": classes, "count": count, "split": split}
 
 

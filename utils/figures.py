@@ -119,7 +119,8 @@ def save_curves(csv_path, path, title):
     """Draw the training and validation loss per photo against the epoch."""
     curves = read_curves(csv_path)
     figure = Figure(figsize=(6.4, 4), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel="epoch", ylabel="loss per photo")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="loss per photo")
+    axes.set_title(title, fontsize=8, loc="left")
     for column, label in (
         ("train_per_photo", "training"),
         ("valid_per_photo", "validation"),

@@ -111,6 +111,7 @@ def decode_all(paths, width, height, strict=False):
             return None, reason(error)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         results = list(pool.map(attempt, paths))
     bad = [(p, why) for p, (_, why) in zip(paths, results, strict=True) if why]

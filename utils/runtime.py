@@ -42,11 +42,11 @@ def start_training(args, settings, name):
     Returns (device, (training, validation) loaders, description of the run).
     """
     device = choose_device(args.device)
-    for folder in ("models", "log", "vis"):
-        prepare_folder(args.out / folder)
     loaders = open_flowers(
         args.data, settings.batch_size, settings.image_size, args.seed, args.strict_data
     )
+    for folder in ("models", "log", "vis"):
+        prepare_folder(args.out / folder)
     data = loaders[0].dataset.about
     warn_of_replacement(args.out / "models" / weights_name(name), data)
     return (

@@ -131,19 +131,20 @@ def training_epochs(
         return per_batch(results)
 
     def check():
-        results = validate(judged, loaders[1], batch_loss, device)
+        where = f"epoch {row['epoch']}, lr {row['lr']:g}"
+        results = validate(judged, loaders[1], batch_loss, device, where)
         row["valid_per_photo"] = per_photo(results, summed)
         row.update(validation_details(judged, loaders[1], device))
         return per_batch(results)
 
     model.to(device)
-    with csv_log(log_path) as write_row:
-        for epoch in fit(step, check, num_epochs=num_epochs, patience=patience):
-            losses = {"train_loss": epoch.train_loss, "valid_loss": epoch.valid_loss}
-            if epoch.is_best:
-                save_checkpoint(path, judged, about, epoch=epoch.number, **losses)
-            write_row({**row, **losses})
-            yield epoch
+    write_row = csv_log(log_path)
+    for epoch in fit(step, check, num_epochs=num_epochs, patience=patience):
+        row.update(train_loss=epoch.train_loss, valid_loss=epoch.valid_loss)
+        if epoch.is_best:
+            save_checkpoint(path, judged, about, **row)
+        write_row(row)
+        yield epoch
 
 
 # Passes over the photos --------------------------------------------------------
@@ -176,20 +177,21 @@ def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
 
 
 @torch.no_grad()
-def validate(model, loader, batch_loss, device, seed=0):
+def validate(model, loader, batch_loss, device, where="", seed=0):
     """Evaluate every batch under the same noise at every call -> [(loss, photos), ...].
 
-    The noise of training goes on as if this had not been called.
+    The noise of training goes on as if this had not been called. `where` tells the
+    user, in the message of a loss that is not finite, what had been going on.
     """
     model.eval()
+    results = []
     with fixed_noise(seed):
-        return [
-            (
-                finite(batch_loss(model, images.to(device)), "validation loss"),
-                len(images),
+        for images, _ in loader:
+            value = finite(
+                batch_loss(model, images.to(device)), f"validation loss{where}"
             )
-            for images, _ in loader
-        ]
+            results.append((value, len(images)))
+    return results
 
 
 @torch.no_grad()
@@ -231,7 +233,7 @@ def finite(loss, name):
     Raises:
         UserError: if it is nan or infinite.
     """
-    value = float(loss)
+    value = loss.item()
     if not math.isfinite(value):
         raise UserError(
             f"non-finite {name}: {value}; the best weights so far are unharmed, "
@@ -254,27 +256,26 @@ def per_photo(results, summed):
     return total / sum(count for _, count in results)
 
 
-@contextmanager
 def csv_log(path):
-    """Give a function that writes a row of facts, with the seconds since the last.
+    """Return a function that writes a row of facts, with the seconds since the last.
 
-    The columns are those of the first row. Without a path nothing is written.
+    The columns are those of the first row; only then an older file is replaced. Without
+    a path nothing is written.
     """
-    if path is None:
-        yield lambda row: None
-        return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer, start = None, time.perf_counter()
+    start, columns = time.perf_counter(), None
 
-        def write_row(row):
-            nonlocal writer, start
-            now = time.perf_counter()
-            row, start = {**row, "seconds": round(now - start, 3)}, now
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row))
+    def write_row(row):
+        nonlocal start, columns
+        now = time.perf_counter()
+        row, start = {**row, "seconds": round(now - start, 3)}, now
+        with open(path, "a" if columns else "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns or list(row))
+            if not columns:
                 writer.writeheader()
             writer.writerow(row)
-            file.flush()
+        columns = writer.fieldnames
 
-        yield write_row
+    if path is None:
+        return lambda row: None
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return write_row
