@@ -1,0 +1,206 @@
+"""Reading damaged and foreign files: the very tensors, or one clear refusal."""
+
+import io
+import pickle
+import random
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.cli import UserError
+
+
+def refusal(load, *args):
+    """Return the message of the UserError that the call must raise."""
+    with pytest.raises(UserError) as caught:
+        load(*args)
+    message = str(caught.value)
+    assert "weights_only" not in message  # torch's advice is to trust the file
+    return message
+
+
+# Damaged ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint of 2 KB -> (path, its bytes, its tensors)."""
+    model = nn.Linear(3, 2)
+    model.name = "AE"
+    path = tmp_path_factory.mktemp("tiny") / "Best_AE.pth"
+    save_checkpoint(path, model)
+    return path, path.read_bytes(), model.state_dict()
+
+
+def outcome(tiny, content):
+    """Load the content in place of the tiny file -> what became of it."""
+    path, _, wanted = tiny
+    path.write_bytes(content)
+    try:
+        weights, _ = load_checkpoint(path)
+    except UserError:
+        return "refused"
+    same = list(weights) == list(wanted) and all(
+        torch.equal(weights[key].view(torch.int32), value.view(torch.int32))
+        for key, value in wanted.items()
+    )
+    return "same" if same else "different"
+
+
+def flipped(content, bit):
+    """Return the content with one bit changed."""
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_undamaged_file_is_the_same(tiny):
+    assert outcome(tiny, tiny[1]) == "same"
+
+
+def test_cut_off_file_is_refused(tiny):
+    """P8, L02-L04: every length up to 64, 1,000, all but a byte, 60 at random."""
+    content, rng = tiny[1], random.Random(0)
+    lengths = [*range(65), 1000, len(content) - 1]
+    lengths += [rng.randrange(len(content)) for _ in range(60)]
+    assert {outcome(tiny, content[:length]) for length in lengths} == {"refused"}
+    tiny[0].write_bytes(content[:1000])
+    assert "damaged or cut off" in refusal(load_checkpoint, tiny[0])
+
+
+def test_flipped_bit_is_refused_or_harmless(tiny):
+    """P8: 300 bits anywhere."""
+    rng = random.Random(0)
+    bits = [rng.randrange(8 * len(tiny[1])) for _ in range(300)]
+    found = [outcome(tiny, flipped(tiny[1], bit)) for bit in bits]
+    assert set(found) == {"refused", "same"}  # same: in the padding between members
+
+
+def test_flipped_bit_of_the_directory_is_refused_or_harmless(tiny):
+    """P8: every bit of a tensor's entry and of the end, which no checksum covers."""
+    content = tiny[1]
+    entry = content.rindex(b"PK\1\2", 0, content.rindex(b"data/0"))
+    after, end = content.index(b"PK\1\2", entry + 4), content.rindex(b"PK\6\6")
+    bits = [*range(8 * entry, 8 * after), *range(8 * end, 8 * len(content))]
+    different = [b for b in bits if outcome(tiny, flipped(content, b)) == "different"]
+    assert different == []
+
+
+def flips_inside_weights(tiny):
+    """Return the outcomes of one flipped bit in each byte of the first tensor."""
+    start = tiny[1].index(tiny[2]["weight"].numpy().tobytes())
+    return {outcome(tiny, flipped(tiny[1], 8 * (start + i) + 2)) for i in range(24)}
+
+
+def test_flipped_bit_of_a_weight_is_refused(tiny):
+    """L05"""
+    assert flips_inside_weights(tiny) == {"refused"}
+
+
+def test_damage_harness_catches_a_load_without_checksums(tiny, monkeypatch):
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda self: None)
+    assert "different" in flips_inside_weights(tiny)
+
+
+def test_overwritten_bytes_are_refused_or_harmless(tiny):
+    """P8: 40 splices of 16 bytes, half of them from elsewhere in the file."""
+    content, rng, found = tiny[1], random.Random(0), []
+    for trial in range(40):
+        here, there = (rng.randrange(len(content) - 16) for _ in range(2))
+        patch = content[there : there + 16] if trial % 2 else rng.randbytes(16)
+        found.append(outcome(tiny, content[:here] + patch + content[here + 16 :]))
+    assert "different" not in found and found.count("refused") > 20
+
+
+# Foreign ----------------------------------------------------------------------
+
+
+def in_memory(write):
+    """Return the bytes that write(file) writes."""
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def zipped(*names, content=b"", compression=zipfile.ZIP_STORED):
+    """Return a zip file of members with the same content."""
+
+    def write(file):
+        with zipfile.ZipFile(file, "w", compression) as archive:
+            for name in names:
+                archive.writestr(name, content)
+
+    return in_memory(write)
+
+
+FOREIGN = {
+    "text": b"weights",
+    "html": b"<!DOCTYPE html><html><body>404</body></html>",
+    "jpeg": in_memory(lambda f: Image.new("RGB", (9, 9)).save(f, "JPEG")),
+    "png": in_memory(lambda f: Image.new("RGB", (9, 9)).save(f, "PNG")),
+    "zip": zipped("readme", content=b"hello"),
+    "npz": in_memory(lambda f: np.savez(f, weight=np.zeros(3))),
+    "tar": in_memory(lambda f: tarfile.open(fileobj=f, mode="w").close()),
+    "pickle": pickle.dumps({"weight": [0.0]}),
+    "legacy torch file": in_memory(
+        lambda f: torch.save(
+            {"a": torch.zeros(2)}, f, _use_new_zipfile_serialization=False
+        )
+    ),
+    "tensor": in_memory(lambda f: torch.save(torch.zeros(3), f)),
+    "list": in_memory(lambda f: torch.save([torch.zeros(3)], f)),
+    "number": in_memory(lambda f: torch.save({"loss": 0.1}, f)),
+    "training state": in_memory(
+        lambda f: torch.save({"model": {"a": torch.zeros(2)}, "epoch": 3}, f)
+    ),
+    "TorchScript": zipped("archive/version", "archive/constants.pkl", content=b"3"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # as the commands do
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_file_is_refused(tmp_path, content):
+    """P8, P9, L06: the path stands in the message."""
+    path = tmp_path / "Best_AE.pth"
+    path.write_bytes(content)
+    assert str(path) in refusal(load_checkpoint, path)
+
+
+@pytest.mark.parametrize("kind", ["text", "html", "jpeg"])
+def test_renamed_file_is_not_a_checkpoint(tmp_path, kind):
+    """L06"""
+    path = tmp_path / "Best_AE.pth"
+    path.write_bytes(FOREIGN[kind])
+    assert "not a checkpoint" in refusal(load_checkpoint, path)
+
+
+def test_folder_in_place_of_a_file_is_refused(tmp_path):
+    """L19"""
+    assert "Is a directory" in refusal(load_checkpoint, tmp_path)
+
+
+def test_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    """L19: EACCES is injected, since root may read everything."""
+
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", forbidden)
+    assert "Permission denied" in refusal(load_checkpoint, tmp_path / "Best_AE.pth")
+
+
+def test_bomb_is_refused_unopened(tmp_path, monkeypatch):
+    """P10: members that unpack to more than the file holds are not unpacked at all."""
+    opened = []
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: opened.append(1))
+    bomb = zipped("data.pkl", content=bytes(10**7), compression=zipfile.ZIP_DEFLATED)
+    (tmp_path / "Best_AE.pth").write_bytes(bomb)
+    assert len(bomb) < 10**5
+    assert "damaged" in refusal(load_checkpoint, tmp_path / "Best_AE.pth")
+    assert opened == []

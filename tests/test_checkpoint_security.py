@@ -1,0 +1,247 @@
+"""Opening a file of weights never runs code from it."""
+
+import ast
+import builtins
+import operator
+import os
+import pickle
+import re
+import shutil
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import random_generation
+import visualization
+from tests.conftest import PROJECT, run_command
+from utils import checkpoint
+from utils.checkpoint import load_checkpoint, warn_of_replacement
+from utils.cli import UserError
+
+# Payloads ---------------------------------------------------------------------
+
+
+class Call:
+    """Pickles as a call of the function, which may be such a call itself."""
+
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+    __call__ = __reduce__  # pickle insists on a function that can be called
+
+
+def payloads(canary, inner):
+    """Name -> an object whose unpickling makes the canary; `inner` is another file."""
+    code, name = f"open({str(canary)!r}, 'w').close()", str(canary)
+    return {
+        "os.system": Call(os.system, f"touch '{name}'"),
+        "subprocess": Call(subprocess.check_call, ["touch", name]),
+        "eval": Call(builtins.eval, code),
+        "exec": Call(builtins.exec, code),
+        "mkdir": Call(os.mkdir, name),
+        "copy": Call(shutil.copy, __file__, name),
+        "touch": Call(Path.touch, canary),
+        "write": Call(Path.write_text, canary, "x"),
+        "torch.save": Call(torch.save, {}, name),
+        "torch.load": Call(partial(torch.load, weights_only=False), str(inner)),
+        "getattr": Call(Call(getattr, Call(__import__, "os"), "mkdir"), name),
+        "methodcaller": Call(operator.methodcaller("touch"), canary),
+    }
+
+
+NAMES = list(payloads(Path("x"), Path("y")))
+
+
+def as_torch_file(payload, path):
+    """Hide the payload beside true weights."""
+    torch.save({"weight": torch.zeros(2), "extra": payload}, path)
+
+
+def as_legacy_torch_file(payload, path):
+    torch.save({"extra": payload}, path, _use_new_zipfile_serialization=False)
+
+
+def as_pickle(payload, path):
+    path.write_bytes(pickle.dumps({"extra": payload}))
+
+
+WRITERS = [as_torch_file, as_legacy_torch_file, as_pickle]
+
+
+def trap(tmp_path, name, write):
+    """Write the payload -> (file of weights, canary)."""
+    canary, inner, path = tmp_path / "canary", tmp_path / "in.pt", tmp_path / "AE.pth"
+    torch.save(Call(os.mkdir, str(canary)), inner)
+    write(payloads(canary, inner)[name], path)
+    return path, canary
+
+
+@pytest.fixture(params=["0", "1"], ids=["", "forced"])
+def forced(request, monkeypatch):
+    """With and without the environment's order to trust every file."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", request.param)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", NAMES)
+def test_payload_is_refused_and_does_not_run(tmp_path, forced, name, write):
+    """P7, L07-L10"""
+    path, canary = trap(tmp_path, name, write)
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+        load_checkpoint(path)
+    assert "weights_only" not in str(caught.value)  # torch's advice is to trust it
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_payload_is_live(tmp_path, monkeypatch, name):
+    """The mutant: with weights_only dropped each payload makes its canary."""
+    path, canary = trap(tmp_path, name, as_torch_file)
+    load = torch.load
+    monkeypatch.setattr(
+        checkpoint.torch, "load", lambda file, **_: load(file, weights_only=False)
+    )
+    with pytest.raises(UserError):  # what it returns is no tensor
+        load_checkpoint(path)
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("command", [visualization, random_generation])
+def test_commands_refuse_a_payload(tmp_path, forced, command):
+    """P7, L07, L10"""
+    path, canary = trap(tmp_path, "os.system", as_torch_file)
+    args = ["--model", "AE", "--weights", path, "--out", tmp_path / "out"]
+    with pytest.raises(UserError, match="holds code, not weights"):
+        command.main([str(arg) for arg in args])
+    assert not canary.exists()
+
+
+def test_training_over_a_payload_does_not_run_it(tmp_path, forced):
+    """P7: a training looks at the weights that it will replace."""
+    path, canary = trap(tmp_path, "os.system", as_torch_file)
+    warn_of_replacement(path, {"source": "drawn flowers"})
+    assert not canary.exists()
+
+
+def test_refusal_of_a_payload_is_one_line(tmp_path):
+    """P7, L10 in a process of its own: exit 1, one line, nothing but the reason."""
+    path, canary = trap(tmp_path, "os.system", as_torch_file)
+    environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    done = run_command("random_generation.py", "--weights", path, env=environment)
+    assert done.returncode == 1 and done.stdout == "" and not canary.exists()
+    assert re.fullmatch(r"random_generation\.py: error: .{10,400}\n", done.stderr)
+    assert str(path) in done.stderr and "weights_only" not in done.stderr
+
+
+def test_whole_module_is_refused(tmp_path):
+    """L11: torch.save(model) holds the names of classes."""
+    torch.save(nn.Linear(2, 2), tmp_path / "Best_AE.pth")
+    with pytest.raises(UserError, match="holds code, not weights") as caught:
+        load_checkpoint(tmp_path / "Best_AE.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+# The source code --------------------------------------------------------------
+
+FORBIDDEN = re.compile(
+    r"(pickle|marshal|shelve|dill|cloudpickle|joblib)\.\w*(load|Unpickler)\w*"
+    r"|(builtins\.)?(eval|exec)|os\.(system|popen)|yaml\.\w*load\w*|torch\.hub(\..*)?"
+    r"|torch\.(jit|package)\.\w*(load|Importer)\w*"
+)
+
+
+def imported_names(tree):
+    """Return name in the source -> full name, of everything imported."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names |= {a.asname or a.name: prefix + a.name for a in node.names}
+    return names
+
+
+def is_danger(node, full_name):
+    """Tell whether the node of a syntax tree could run what it reads."""
+    if isinstance(node, (ast.Attribute, ast.Name)):
+        return FORBIDDEN.fullmatch(full_name(node))
+    if not isinstance(node, ast.Call):
+        return False
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    if full_name(node.func) == "torch.load":
+        return given.get("weights_only") != "True" or "mmap" in given
+    return given.get("shell", "False") != "False" or "allow_pickle" in given
+
+
+def dangers(source):
+    """Return the line numbers where the source could run what it reads."""
+    tree = ast.parse(source)
+    names = imported_names(tree)
+
+    def full_name(node):
+        first, *rest = ast.unparse(node).split(".")
+        return ".".join([names.get(first, first), *rest])
+
+    return [n.lineno for n in ast.walk(tree) if is_danger(n, full_name)]
+
+
+def product_files():
+    """Return the .py files of the product: all but the tests."""
+    folders = [PROJECT, PROJECT / "utils", PROJECT / "tools"]
+    return sorted(path for folder in folders for path in folder.glob("*.py"))
+
+
+def test_no_source_runs_what_it_reads():
+    """P7: on the syntax tree of every file of the product."""
+    found = {
+        str(path.relative_to(PROJECT)): dangers(path.read_text("utf-8"))
+        for path in product_files()
+    }
+    assert {"diffusion.py", "utils/checkpoint.py"} <= set(found)
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle\npickle.load(f)",
+        "import pickle as p\np.loads(b)",
+        "from pickle import loads as read\nread(b)",
+        "import pickle\npickle.Unpickler(f).load()",
+        "x = 1\neval(x)",
+        "import builtins\nbuiltins.exec(x)",
+        "import os\nos.system(x)",
+        "from os import system\nsystem(x)",
+        "import subprocess\nsubprocess.run(x, shell=True)",
+        "import numpy\nnumpy.load(f, allow_pickle=True)",
+        "import yaml\nyaml.load(f)",
+        "import joblib\njoblib.load(f)",
+        "import torch\ntorch.hub.load(x, y)",
+        "import torch\ntorch.load(f)",
+        "import torch\ntorch.load(f, weights_only=False)",
+        "import torch\ntorch.load(f, weights_only=safe)",
+        "import torch\ntorch.load(f, weights_only=True, mmap=True)",
+        "from torch import load\nload(f)",
+    ],
+)
+def test_scan_sees_each_danger(source):
+    assert 2 in dangers(source)
+
+
+def test_scan_lets_harmless_code_pass():
+    assert (
+        dangers(
+            "import torch, pickle, subprocess\n"
+            "model.eval()\n"
+            "torch.load(f, weights_only=True)\n"
+            "pickle.UnpicklingError\n"
+            "subprocess.run(['ls'])\n"
+        )
+        == []
+    )

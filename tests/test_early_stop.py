@@ -1,0 +1,117 @@
+"""Truths about `fit`: when it checks, what it calls best, and when it stops."""
+
+import math
+from functools import partial
+
+import pytest
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from utils.train import fit
+
+
+def checked_epochs(num_epochs, every):
+    """Epochs with a validation check: every so many from 0, and the last."""
+    return [n for n in range(num_epochs) if n % every == 0 or n == num_epochs - 1]
+
+
+def outcome(loop, losses, patience, num_epochs, every):
+    """Run the loop on given check losses -> (last epoch, its epochs of a new best)."""
+    values = iter(losses)
+    epochs = loop(
+        float,
+        lambda: next(values),
+        num_epochs=num_epochs,
+        patience=patience,
+        check_every=every,
+    )
+    seen = list(epochs)
+    assert [epoch.number for epoch in seen] == list(range(len(seen)))
+    assert [epoch.train_loss for epoch in seen] == list(range(len(seen)))
+    return seen[-1].number, [epoch.number for epoch in seen if epoch.is_best]
+
+
+def oracle(losses, patience):
+    """(checks made, number of the best), by looking back at all checks so far."""
+    for made in range(1, len(losses) + 1):
+        best = losses.index(min(losses[:made]))  # the first of equals
+        if made - 1 - best >= patience:
+            break
+    return made, best
+
+
+TABLES = [  # check losses, patience, stopping check, best check
+    ([6, 5, 5, 5, 5, 5], 3, 4, 1),  # T08
+    ([5, 5, 5], 1, 1, 0),  # T09
+    ([6, 5, 4, 3, 2, 1], 1, 5, 5),  # T10
+    ([6, 5, 4, 4, 3, 3], 1, 3, 2),
+    ([6, 5, 6, 5, 5, 5], 3, 4, 1),
+    ([6, 5, 6, 4, 6, 3], 2, 5, 5),
+    ([1, 2], 1, 1, 0),
+    ([1, 2, 0], 2, 2, 2),
+    ([1, 2, 2, 0], 2, 2, 0),
+    ([3], 1, 0, 0),
+    ([1, 9, 9, 9, 9, 9, 0], 5, 5, 0),
+    ([1, 9, 9, 9, 9, 0, 9], 5, 6, 5),
+    ([-1, -2, -2, -3], 2, 3, 3),
+    ([1e-9, 2e-9, 1e-10], 2, 2, 2),
+]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("losses, patience, stop, best", TABLES)
+def test_hand_made_tables(losses, patience, stop, best, every):
+    """T08, T09, T10, P19: patience counts checks; equal is not better."""
+    num_epochs = (len(losses) - 1) * every + 1
+    last, bests = outcome(fit, losses, patience, num_epochs, every)
+    assert (last, bests[-1]) == (stop * every, best * every)
+
+
+SEQUENCES = st.tuples(
+    st.lists(st.integers(0, 6), min_size=25, max_size=25),  # check losses
+    st.integers(1, 5),  # patience
+    st.integers(1, 25),  # epochs
+    st.sampled_from([1, 2, 3]),  # epochs between checks
+)
+
+
+def agrees(loop, losses, patience, num_epochs, every):
+    """Tell whether the loop stops where the oracle does, with all its new bests."""
+    epochs = checked_epochs(num_epochs, every)
+    losses = losses[: len(epochs)]
+    made, best = oracle(losses, patience)
+    minima = [n for n in range(made) if losses[n] < min(losses[:n], default=math.inf)]
+    assert minima[-1] == best
+    expected = epochs[made - 1], [epochs[n] for n in minima]
+    return outcome(loop, losses, patience, num_epochs, every) == expected
+
+
+@settings(max_examples=400, deadline=None)
+@given(SEQUENCES)
+def test_stop_and_best_agree_with_the_oracle(sequence):
+    assert agrees(fit, *sequence)  # P19
+
+
+def one_check_late(*args, patience, **options):
+    return fit(*args, patience=patience + 1, **options)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [partial(fit, min_delta=-0.5), partial(fit, min_delta=1), one_check_late],
+    ids=["<= for <", "needs more than 1", "> for >= patience"],
+)
+def test_oracle_and_tables_notice_a_wrong_stopper(mutant):
+    """P19: on whole numbers min_delta -0.5 turns `<` into `<=`."""
+    find(SEQUENCES, lambda sequence: not agrees(mutant, *sequence))  # raises if none
+    wrong = 0
+    for losses, patience, stop, best in TABLES:
+        last, bests = outcome(mutant, losses, patience, len(losses), 1)
+        wrong += (last, bests[-1]) != (stop, best)
+    assert wrong >= 1
+
+
+def test_min_delta_is_the_least_gain_that_counts():
+    """P19: smaller by more than min_delta; a gain of just as much is none."""
+    last, bests = outcome(partial(fit, min_delta=1), [9, 8, 6.5, 6, 5], 9, 5, 1)
+    assert (last, bests) == (4, [0, 2, 4])

@@ -1,0 +1,102 @@
+"""Truths about the first second of a command, before and while torch loads."""
+
+import signal
+import time
+
+import pytest
+
+from tests.conftest import run_command
+from tests.test_commands import error_line
+
+TRAININGS = ("train_script.py", "diffusion.py")
+SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
+
+TRAP = """
+import os, sys
+
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["TRAP_MODULE"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), int(os.environ["TRAP_SIGNAL"]))
+
+sys.meta_path.insert(0, Trap())
+"""
+
+
+@pytest.fixture(scope="module")
+def trap(tmp_path_factory):
+    """The environment in which a process signals itself as it imports a module."""
+    folder = tmp_path_factory.mktemp("trap")
+    (folder / "sitecustomize.py").write_text(TRAP)
+
+    def environment(module="torch", signum=signal.SIGKILL):
+        return {
+            "PYTHONPATH": str(folder),
+            "TRAP_MODULE": module,
+            "TRAP_SIGNAL": str(int(signum)),
+        }
+
+    return environment
+
+
+def run(script, *args, env):
+    """Run one of the commands in that environment -> (exit code, stdout, stderr)."""
+    end = run_command(script, *args, env={"PYTHONDONTWRITEBYTECODE": "1", **env})
+    return end.returncode, end.stdout, end.stderr
+
+
+def quickest(script, *args, env):
+    """The best of three, as a start may be slow -> (what it did, seconds)."""
+    results = []
+    for _ in range(3):
+        begin = time.monotonic()
+        results.append((run(script, *args, env=env), time.monotonic() - begin))
+    assert len({result for result, _ in results}) == 1
+    return min(results, key=lambda result: result[-1])
+
+
+@pytest.mark.parametrize(
+    "script, args",
+    [
+        ("train_script.py", ["--lr", "nan"]),
+        ("train_script.py", ["--model", "MLPAE", "--optimizer", "adam"]),
+        ("diffusion.py", ["--epochs", "0"]),
+    ],
+)
+def test_a_wrong_command_ends_before_torch_loads(trap, tmp_path, script, args):
+    """X12-X20, P25, STYLE rule 10: exit 2 in under a second, nothing created."""
+    new = tmp_path / "new"
+    (code, out, err), seconds = quickest(script, *args, "--out", new, env=trap())
+    line = error_line(err, script)
+    assert (code, out, err) == (2, "", line + "\n")
+    assert repr(args[-1]) in line and not new.exists()
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_needs_no_torch(trap, script):
+    """X21."""
+    (code, out, err), seconds = quickest(f"{script}.py", "--help", env=trap())
+    assert (code, err) == (0, "") and "--seed" in out
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_the_trap_catches_a_command_that_loads_torch(trap, tmp_path, script):
+    assert run(script, "--out", tmp_path, env=trap())[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.nn", "numpy.linalg"])
+@pytest.mark.parametrize("name, expected", [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("script", TRAININGS)
+def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, module):
+    """P22, X01, X02: ended without a word, before any file.
+
+    Torch imports numpy from C, and would pass over an exit in there.
+    """
+    out = tmp_path / "out"
+    few = ("--epochs", 1, "--image-size", 8, "--data", tmp_path)  # where it goes on
+    env = trap(module, getattr(signal, name))
+    assert run(script, *few, "--out", out, env=env) == (expected, "", "")
+    assert not out.exists()
