@@ -74,17 +74,27 @@ class Diffuser(nn.Module):
     def name(self):
         return "diffusion"
 
+    def rates(self, t):
+        """Steps (B,) -> what is left of the photo, and the noise: 2 x (B, 1, 1, 1)."""
+        tables = self.alphas_bar_sqrt, self.one_minus_alphas_bar_sqrt
+        return [table[t].view(-1, 1, 1, 1) for table in tables]
+
     def forward(self, x, t):
-        """Noised images (B, C, H, W) and steps (B,), from 0 -> the noise in them."""
-        return self.network(x, t)
+        """Noised images (B, C, H, W) and steps (B,), from 0 -> the noise in them.
+
+        The network predicts the velocity, signal_rate * noise - noise_rate * x_0
+        (Salimans & Ho 2022, appendix D): where x is nearly all noise it need not copy
+        that noise, only see what little of the photo is left.
+        """
+        signal_rate, noise_rate = self.rates(t)
+        return noise_rate * x + signal_rate * self.network(x, t)
 
     def noised(self, x_0, t, noise):
         """Draw x_t given x_0, the forward process in one go (equation 4).
 
         x_0, noise: (B, C, H, W); t: (B,) steps -> (B, C, H, W).
         """
-        signal_rate = self.alphas_bar_sqrt[t].view(-1, 1, 1, 1)  # (B, 1, 1, 1)
-        noise_rate = self.one_minus_alphas_bar_sqrt[t].view(-1, 1, 1, 1)
+        signal_rate, noise_rate = self.rates(t)
         return signal_rate * x_0 + noise_rate * noise
 
     def posterior(self, x_0, x, t):
@@ -144,6 +154,19 @@ def diffusion_loss_fn(model, x_0):
     return F.mse_loss(model(model.noised(x_0, t, noise), t), noise)
 
 
+def velocity_loss_fn(model, x_0):
+    """Mean squared error of the predicted velocity at uniform steps -> scalar.
+
+    What the training minimises: the noise's error weighted by 1 / alphas_bar[t], so
+    that the noisy steps, which settle an image's shapes, count as much as the others.
+    """
+    t = torch.randint(model.n_steps, (len(x_0),), device=x_0.device)  # (B,)
+    noise = torch.randn_like(x_0)
+    signal_rate, noise_rate = model.rates(t)
+    velocity = signal_rate * noise - noise_rate * x_0
+    return F.mse_loss(model.network(model.noised(x_0, t, noise), t), velocity)
+
+
 def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion"):
     """Sample images and save the way there: ten frames, and the finished images."""
     from utils.figures import save_strip
@@ -181,7 +204,7 @@ def prepare_training(settings, steps, device):
         model.parameters(), settings.lr, betas=(0.9, 0.99), fused=True
     )
     scheduler = OneCycleLR(
-        optimizer, settings.lr, steps, pct_start=0.1, cycle_momentum=False
+        optimizer, settings.lr, steps, pct_start=0.05, cycle_momentum=False
     )
     return model, averaged, optimizer, scheduler
 
@@ -205,7 +228,7 @@ def draw_results(model, out, image_size, seed):
     model.load_state_dict(weights, strict=True)
     title = caption(name, f"samples of {model.n_steps} steps", about)
     draw(model, image_size, seed, out / "vis" / f"random_images_{name}", title)
-    title = caption(name, "error of the noise", about)
+    title = caption(name, "velocity", about)
     save_curves(out / "log" / f"{name}.csv", out / "vis" / f"loss_{name}.png", title)
 
 
@@ -232,7 +255,7 @@ def main(argv=None):
         scheduler,
         model,
         loaders,
-        lambda model, images: diffusion_loss_fn(model, 2 * images - 1),
+        lambda model, images: velocity_loss_fn(model, 2 * images - 1),
         num_epochs=settings.epochs,
         patience=settings.patience,
         device=device,

@@ -5,7 +5,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffusion
-from diffusion import Diffuser, diffusion_loss_fn, noise_tables, visualize_sampling
+from diffusion import (
+    Diffuser,
+    diffusion_loss_fn,
+    noise_tables,
+    velocity_loss_fn,
+    visualize_sampling,
+)
 from utils.drawn_flowers import draw_flowers
 from utils.unet import UNet, time_features
 
@@ -119,18 +125,39 @@ def test_loss_of_a_perfect_and_of_a_blind_model():
     x_0 = torch.rand(64, 3, 8, 8) * 2 - 1
     oracle = Oracle(x_0)
     assert diffusion_loss_fn(oracle, x_0).item() == pytest.approx(0, abs=1e-6)
-    blind = Diffuser(300)  # its last layer starts at zero
+    blind = Diffuser(300)
+    blind.forward = lambda x, t: torch.zeros_like(x)
     loss = diffusion_loss_fn(blind, x_0)
     assert loss.shape == () and loss.item() == pytest.approx(1, rel=0.03)
 
 
-def test_every_step_is_trained(model):
+def test_velocity_loss_is_the_noises_weighted(model):
+    """Salimans & Ho 2022: the same errors, divided by alpha-bar of the step."""
+    x_0, noise = torch.rand(8, 3, 8, 8) * 2 - 1, torch.randn(8, 3, 8, 8)
+    torch.nn.init.normal_(model.network.leave[-1].weight, std=0.05)
+    for t in (0, 150, 299):
+        steps = torch.full((8,), t)
+        x_t = model.noised(x_0, steps, noise)
+        error = torch.nn.functional.mse_loss(model(x_t, steps), noise)
+        signal_rate, noise_rate = model.rates(steps)
+        velocity = signal_rate * noise - noise_rate * x_0
+        other = torch.nn.functional.mse_loss(model.network(x_t, steps), velocity)
+        weight = diffusion.alphas_bar[t]
+        torch.testing.assert_close(error, weight * other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss_fn", [diffusion_loss_fn, velocity_loss_fn])
+def test_every_step_is_trained(model, loss_fn):
     """STYLE 17: training draws t from the same range, 0 to 299, as sampling takes."""
     seen = set()
-    model.forward = lambda x, t: seen.update(t.tolist()) or torch.zeros_like(x)
+    model.network.forward = lambda x, t: seen.update(t.tolist()) or torch.zeros_like(x)
     for _ in range(40):
-        diffusion_loss_fn(model, torch.zeros(100, 3, 1, 1))
+        loss_fn(model, torch.zeros(100, 3, 1, 1))
     assert seen == set(range(300))
+
+
+def test_sampling_walks_every_step(model):
+    """STYLE 17: 299 down to 0."""
     walked = []
     model.forward = lambda x, t: walked.append(t[0].item()) or torch.zeros_like(x)
     model.sample((1, 3, 4, 4), 300)

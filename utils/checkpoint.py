@@ -234,7 +234,7 @@ def is_state_dict(weights):
 
 def checked_description(path, about):
     """Return the description, or refuse one that this version cannot know."""
-    known = {"format": int, "data": dict, "args": dict, "model": str}
+    known = {"format": int, "data": dict, "model": str}
     if not isinstance(about, dict) or not all(
         isinstance(about.get(key, type_()), type_) for key, type_ in known.items()
     ):

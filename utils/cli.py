@@ -64,17 +64,26 @@ SCHEDULERS = ("exponential", "onecycle", "constant")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MANY = 10**9
 
-# The help text of a flag whose default is the model's own settings row says "row".
 FLAGS = {
     "--model": dict(choices=MODELS, help="which model (default: %(default)s)"),
-    "--epochs": dict(type=whole_number(1, MANY), help="epochs at most (row)"),
-    "--batch-size": dict(type=whole_number(1, MANY), help="photos per step (row)"),
-    "--lr": dict(type=positive_number, help="highest learning rate (row)"),
-    "--optimizer": dict(choices=OPTIMIZERS, help="type of optimizer (row)"),
-    "--scheduler": dict(choices=SCHEDULERS, help="learning rate over time (row)"),
+    "--epochs": dict(
+        type=whole_number(1, MANY), help="epochs at most (default: the model's)"
+    ),
+    "--batch-size": dict(
+        type=whole_number(1, MANY), help="photos per step (default: the model's)"
+    ),
+    "--lr": dict(
+        type=positive_number, help="highest learning rate (default: the model's)"
+    ),
+    "--optimizer": dict(
+        choices=OPTIMIZERS, help="type of optimizer (default: the model's)"
+    ),
+    "--scheduler": dict(
+        choices=SCHEDULERS, help="learning rate over time (default: the model's)"
+    ),
     "--patience": dict(
         type=whole_number(1, MANY),
-        help="validation checks without a new best before stopping (row)",
+        help="checks without a new best before the end (default: the model's)",
     ),
     "--seed": dict(
         type=whole_number(0, 2**32 - 1), default=0, help="random seed (default: 0)"
@@ -84,10 +93,12 @@ FLAGS = {
         action="store_true", help="stop at a photo that cannot be read"
     ),
     "--image-size": dict(
-        type=whole_number(8, 1024), help="pixels per side, 8 to 1024 (row)"
+        type=whole_number(8, 1024),
+        help="pixels per side, 8 to 1024 (default: the model's)",
     ),
     "--encoding-dim": dict(
-        type=whole_number(1, 65536), help="numbers in the latent vector (row)"
+        type=whole_number(1, 65536),
+        help="numbers in the latent vector (default: the model's)",
     ),
     "--weights": dict(
         type=Path, help="file of trained weights (default: the one in models/)"

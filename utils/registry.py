@@ -35,7 +35,7 @@ PRESETS = {
     "VAE": (Settings(epochs=20, lr=2e-3, optimizer="adamw", scheduler="onecycle"),),
     "diffusion": (
         Settings(
-            epochs=60, lr=1e-3, optimizer="adamw", scheduler="onecycle", batch_size=32
+            epochs=90, lr=1.5e-3, optimizer="adamw", scheduler="onecycle", batch_size=32
         ),
     ),
 }

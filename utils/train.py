@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from utils.checkpoint import prepare_target, save_checkpoint, weights_name
+from utils.checkpoint import prepare_target, save_checkpoint, weights_name, when
 from utils.cli import UserError
 
 CHECK_EVERY = 3  # epochs between validations, as in the starter kit
@@ -112,8 +112,8 @@ def training_epochs(
 ):
     """Yield an Epoch after each epoch: its best weights are saved, its row is logged.
 
-    loaders: (training, validation); batch_loss(model, images) -> scalar, of the batch's
-    sum if `summed`; `averaged`: an AveragedModel, to be validated and saved instead.
+    loaders: (training, validation); batch_loss(model, images) -> scalar, a sum over the
+    batch if `summed`; `averaged`: an AveragedModel, validated and saved instead.
     """
     path = prepare_target(Path(model_save_root, weights_name(model.name)))
     judged = averaged.module if averaged else model
@@ -131,8 +131,7 @@ def training_epochs(
         return per_batch(results)
 
     def check():
-        where = f"epoch {row['epoch']}, lr {row['lr']:g}"
-        results = validate(judged, loaders[1], batch_loss, device, where)
+        results = validate(judged, loaders[1], batch_loss, device, when(row))
         row["valid_per_photo"] = per_photo(results, summed)
         row.update(validation_details(judged, loaders[1], device))
         return per_batch(results)
@@ -187,9 +186,8 @@ def validate(model, loader, batch_loss, device, where="", seed=0):
     results = []
     with fixed_noise(seed):
         for images, _ in loader:
-            value = finite(
-                batch_loss(model, images.to(device)), f"validation loss{where}"
-            )
+            loss = batch_loss(model, images.to(device))
+            value = finite(loss, f"validation loss{where}")
             results.append((value, len(images)))
     return results
 

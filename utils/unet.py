@@ -84,7 +84,7 @@ class UNet(nn.Module):
     answer cropped.
     """
 
-    def __init__(self, img_channels=3, widths=(48, 96, 96), time_size=192):
+    def __init__(self, img_channels=3, widths=(32, 64, 128), time_size=128):
         super().__init__()
         self.deepest = 2 ** (len(widths) - 1)  # pixels of the image per bottom pixel
         self.time_size = time_size
