@@ -83,10 +83,11 @@ def test_constants():
 
 
 def test_names_of_models():
-    """B.1-B.3, R2: the short names that files are called by."""
+    """M1, B.1-B.3, R2: four models, and the short names that files are called by."""
     assert named("MLPAutoencoder.MLPAutoencoder")(64, 24, 24).name == "MLPAE"
     assert named("Autoencoder.Autoencoder")(64).name == "AE"
     assert named("VarAutoencoder.VarAutoencoder")(64).name == "VAE"
+    assert named("diffusion.Diffuser")(300).name == "diffusion"
 
 
 def test_imports_do_nothing():

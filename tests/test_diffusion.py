@@ -187,7 +187,7 @@ def test_sampling_keeps_no_graph_and_one_state_at_a_time(model):
 
 @pytest.mark.parametrize("height, width", [(20, 28), (33, 33), (24, 24), (8, 8)])
 def test_any_size(model, height, width):
-    """R20: padded and cropped inside; T19: (B, C, H, W) throughout."""
+    """M37, R20: padded and cropped inside; T19: (B, C, H, W) throughout."""
     x = torch.randn(2, 3, height, width)
     assert model(x, torch.tensor([0, 299])).shape == x.shape
     assert diffusion_loss_fn(model, x.clamp(-1, 1)).isfinite()

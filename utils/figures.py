@@ -73,7 +73,7 @@ def caption(name, what, about):
     words = [f"{name}: {what}"]
     if "data" in about:
         data = about["data"]
-        words.append(f"trained on {data['count']} {data['source']}")
+        words.append(f"data: {data['count']} {data['source']}")
     if "epoch" in about:
         words.append(
             f"epoch {about['epoch']}, validation loss {about['valid_loss']:.4g}"

@@ -1,0 +1,56 @@
+"""What the README says of commands, files and defaults is true of the code (R6)."""
+
+import re
+
+import pytest
+
+from tests.conftest import PROJECT
+from utils.cli import FLAGS
+from utils.registry import PRESETS
+
+README = (PROJECT / "README.md").read_text("utf-8")
+
+
+def test_the_two_commands_are_the_ones_of_ci():
+    """The install and test commands stand in the README as .ci/run runs them."""
+    script = (PROJECT / ".ci" / "run").read_text("utf-8")
+    assert "pip install -e '.[dev]' && pytest -q" in README
+    assert "pip install -q -e '.[dev]'" in script and "\npytest -q\n" in script
+    assert "pip install -r requirements.txt && python train_script.py" in README
+
+
+def test_files_named_are_there():
+    for path in re.findall(r"\]\(((?:vis|docs)/[^)]+)\)", README):
+        assert (PROJECT / path).is_file(), path
+    for path in re.findall(r"python (\w+\.py)", README):
+        assert (PROJECT / path).is_file(), path
+    for module in re.findall(r"python -m (tools\.\w+)", README):
+        assert (PROJECT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+def test_flags_named_exist():
+    """Every --flag of the README belongs to some command."""
+    tool = (PROJECT / "tools" / "get_flowers.py").read_text("utf-8")
+    known = {*FLAGS, "--help", "--debug", *re.findall(r'"(--[\w-]+)"', tool)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known
+
+
+def test_requirements_are_ranges():
+    """Core packages by the user's choice, none of them pinned; torch 2.10 or later."""
+    lines = (PROJECT / "requirements.txt").read_text("utf-8").split()
+    names = [re.split("[<>=]", line)[0] for line in lines]
+    assert names == ["torch", "torchvision", "numpy", "matplotlib", "tqdm"]
+    assert "torch>=2.10" in lines and not any("==" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_setting_trains_within_the_assignment(name):
+    """M12, M19, M22, M33: the rows' epochs are the assignment's."""
+    epochs = {row.optimizer: row.epochs for row in PRESETS[name]}
+    expected = {
+        "MLPAE": {"sgd": 100},
+        "AE": {"adamw": 15, "sgd": 60},
+        "VAE": {"adamw": 20},
+        "diffusion": {"adamw": 90},
+    }
+    assert epochs == expected[name]
