@@ -267,7 +267,7 @@ def csv_log(path):
         now = time.perf_counter()
         row, start = {**row, "seconds": round(now - start, 3)}, now
         with open(path, "a" if columns else "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns or list(row))
+            writer = csv.DictWriter(file, columns or list(row), lineterminator="\n")
             if not columns:
                 writer.writeheader()
             writer.writerow(row)
