@@ -22,8 +22,8 @@ def quarter(img_width, img_height):
     return img_width // 4, img_height // 4
 
 
-def start_hidden_layers(module):
-    """He initialisation, which keeps the signal's variance under ReLU.
+def start_layer(module):
+    """He initialisation of any layer: keeps the signal's variance under ReLU.
 
     He et al. 2015, "Delving Deep into Rectifiers", equation 10. A transposed
     convolution of stride s reaches each output through 1 / s^2 of its kernel.
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
             nn.ReLU(),
         )
         self.latent = nn.Linear(128 * height * width, encoding_dim)
-        self.apply(start_hidden_layers)
+        self.apply(start_layer)
 
     def forward(self, x):
         """Images (B, 3, H, W) in [0, 1] -> (B, encoding_dim)."""
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
             nn.ConvTranspose2d(32, 3, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
-        self.apply(start_hidden_layers)
+        self.apply(start_layer)
         with torch.no_grad():  # the first answers stay near the average colour
             self.image[-2].weight.mul_(0.3)
 

@@ -12,8 +12,8 @@ from torch import nn
 MLPAE_ENCODING_DIM = 64  # numbers in the latent vector
 
 
-def start_hidden_layers(module):
-    """He initialisation, which keeps the signal's variance under ReLU.
+def start_layer(module):
+    """He initialisation of any layer: keeps the signal's variance under ReLU.
 
     He et al. 2015, "Delving Deep into Rectifiers", equation 10.
     """
@@ -61,7 +61,7 @@ class MLPAutoencoder(nn.Module):
             nn.Sigmoid(),
             nn.Unflatten(1, image_shape),
         )
-        self.apply(start_hidden_layers)
+        self.apply(start_layer)
 
     @property
     def name(self):

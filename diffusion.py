@@ -103,7 +103,7 @@ class Diffuser(nn.Module):
         Equation 7; t is an int. Before step 0 there is the photo itself.
         """
         before = self.alphas_bar[t - 1] if t else torch.ones_like(self.alphas_bar[0])
-        left = 1 - self.alphas_bar[t]  # variance of the noise in x_t
+        left = self.one_minus_alphas_bar_sqrt[t] ** 2  # variance of the noise in x_t
         mean = before.sqrt() * self.betas[t] / left * x_0
         mean = mean + self.alphas_sqrt[t] * (1 - before) / left * x
         return mean, ((1 - before) / left * self.betas[t]).sqrt()
@@ -171,8 +171,10 @@ def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion
     """Sample images and save the way there: ten frames, and the finished images."""
     from utils.figures import save_strip
 
-    frames = model.sample(sample_shape, n_steps)
     steps = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
+    model.eval()
+    x = torch.randn(sample_shape, device=model.betas.device)
+    frames = {i: x for i, x in enumerate(model.states(x, n_steps)) if i in steps}
     shown = [(frames[step] + 1) / 2 for step in steps]  # [-1, 1] -> [0, 1]
     save_strip(shown, steps, save_path, title)
 
@@ -226,6 +228,7 @@ def draw_results(model, out, image_size, seed):
     name, path = model.name, out / "models" / weights_name(model.name)
     weights, about = load_checkpoint(path)
     model.load_state_dict(weights, strict=True)
+    about["epoch"] += 1  # this command's log counts from 1
     title = caption(name, f"samples of {model.n_steps} steps", about)
     draw(model, image_size, seed, out / "vis" / f"random_images_{name}", title)
     title = caption(name, "velocity", about)

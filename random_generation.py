@@ -15,6 +15,7 @@ COLUMNS = 10  # images per row, at least
 def main(argv=None):
     args = command_line(__doc__, *FLAGS.split(), model="VAE").parse_args(argv)
 
+    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
     import torch
 
     from utils.checkpoint import find_weights, prepare_folder

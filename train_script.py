@@ -43,6 +43,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     settings = settings_for(args, args.model)
 
+    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
+
     from utils.figures import caption, save_curves
     from utils.runtime import set_seeds, start_training
     from utils.train import train
@@ -53,12 +55,13 @@ def main(argv=None):
     device, (training, validation), about = start_training(args, settings, name)
     if hasattr(model, "start_at"):
         model.start_at(training.dataset.channel_means())
+    model.to(device)
     steps = settings.epochs * len(training)
     optimizer = make_optimizer(settings.optimizer, model.parameters(), settings.lr)
     train(
         optimizer=optimizer,
         scheduler=make_scheduler(settings.scheduler, optimizer, settings.lr, steps),
-        model=model.to(device),
+        model=model,
         training_dataloader=training,
         validation_dataloader=validation,
         num_epochs=settings.epochs,

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 def main(argv=None):
     args = command_line(__doc__, *FLAGS.split(), model="MLPAE").parse_args(argv)
 
+    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
+
     from utils.checkpoint import find_weights, prepare_folder
     from utils.data_processor import open_flowers, show_recover_results
     from utils.figures import caption
@@ -30,7 +32,8 @@ def main(argv=None):
     )
     prepare_folder(args.out / "vis")
     model.to(device)
-    loaders = open_flowers(args.data, SHOWN, model.args["img_width"], args.seed)
+    size = model.args["img_width"], model.args["img_height"]
+    loaders = open_flowers(args.data, SHOWN, size, args.seed)
     warn_of_other_data(about, loaders[0].dataset.about)
     sides = (("train", "training"), ("valid", "validation"))
     for (side, name), loader in zip(sides, loaders, strict=True):

@@ -242,7 +242,7 @@ def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
     monkeypatch.setattr("utils.figures.save_strip", lambda *call: saved.append(call))
     states = [torch.full((count, 3, 8, 8), -1 + step / 6) for step in range(13)]
     model = Diffuser(12)
-    model.sample = lambda shape, n_steps: states
+    model.states = lambda x, n_steps: iter(states)
     visualize_sampling(model, (count, 3, 8, 8), 12, tmp_path / "x")
     frames, steps, *_ = saved[0]
     assert len(frames) == 10 and steps[0] == 0 and steps[-1] == 12

@@ -87,6 +87,15 @@ def test_the_trap_catches_a_command_that_loads_torch(trap, tmp_path, script):
     assert run(script, "--out", tmp_path, env=trap())[0] == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("script", ["visualization.py", "random_generation.py"])
+def test_a_signal_while_numpy_loads(trap, tmp_path, script):
+    """P22, for the commands that train nothing."""
+    out = tmp_path / "out"
+    env = trap("numpy.linalg", signal.SIGINT)
+    assert run(script, "--out", out, env=env) == (130, "", "")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("module", ["torch", "torch.nn", "numpy.linalg"])
 @pytest.mark.parametrize("name, expected", [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.parametrize("script", TRAININGS)

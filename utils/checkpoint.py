@@ -111,6 +111,7 @@ def save_checkpoint(path, model, about=None, **more):
                 f"{path} not saved: {key} is not finite{when(more)}; "
                 "the file from before is unharmed, try a smaller --lr"
             )
+        weights[key] = value.cpu()  # the starter kit loads without map_location
     weights._metadata["about"] = describe(model, {**(about or {}), **more})
     buffer = io.BytesIO()
     torch.save(weights, buffer)

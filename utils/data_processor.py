@@ -41,7 +41,8 @@ class FlowerImages(Dataset):
 
     def channel_means(self):
         """Mean of each colour over all images: (3,), in [0, 1]."""
-        return self.images.double().mean(dim=(0, 2, 3)).div(255).float()
+        sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))  # exact
+        return (sums.double() / (255 * self.images[:, 0].numel())).float()
 
 
 def as_fetched(batch):
@@ -98,13 +99,15 @@ def create_flower_dataloaders(
     )
 
 
-def open_flowers(data, batch_size, image_size, seed=0, strict=False):
-    """Return a command's loaders: of `--data`, else of ./flowers, else of drawings."""
+def open_flowers(data, batch_size, size, seed=0, strict=False):
+    """Return a command's loaders: of `--data`, else of ./flowers, else of drawings.
+
+    size: (width, height) in pixels.
+    """
     return create_flower_dataloaders(
         batch_size,
         data or PROJECT / "flowers",
-        image_size,
-        image_size,
+        *size,
         seed=seed,
         draw_if_empty=data is None,
         strict=strict,

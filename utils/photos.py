@@ -22,7 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MOST_PIXELS = 50_000_000  # of one photo, before resizing
 MOST_BAD = 0.1  # share of the photos that may be unreadable
-MOST_NAMED = 10  # unreadable photos named one by one
+MOST_NAMED = 10  # unreadable photos, or empty folders, named one by one
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,11 @@ def find_photos(root):
             f"put each kind into a folder of its own, as {root / 'astilbe' / 'x.jpg'}"
         )
     if classes:
-        for name in set(names) - set(classes):
+        empty = [name for name in names if not found[name]]
+        for name in empty[:MOST_NAMED]:
             log.warning("%s holds no photo and is passed over", root / name)
+        if len(empty) > MOST_NAMED:
+            log.warning("%d folders hold no photo in all", len(empty))
     samples = [(p, label) for label, name in enumerate(classes) for p in found[name]]
     return classes, samples
 

@@ -42,15 +42,13 @@ def start_training(args, settings, name):
     Returns (device, (training, validation) loaders, description of the run).
     """
     device = choose_device(args.device)
+    size = settings.image_size, settings.image_size
     loaders = open_flowers(
-        args.data, settings.batch_size, settings.image_size, args.seed, args.strict_data
+        args.data, settings.batch_size, size, args.seed, args.strict_data
     )
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
     data = loaders[0].dataset.about
     warn_of_replacement(args.out / "models" / weights_name(name), data)
-    return (
-        device,
-        loaders,
-        {"seed": args.seed, "settings": asdict(settings), "data": data},
-    )
+    about = {"seed": args.seed, "settings": asdict(settings), "data": data}
+    return device, loaders, about

@@ -36,6 +36,8 @@ def fit(step, check, *, num_epochs, patience, check_every=CHECK_EVERY, min_delta
     step(number) trains one epoch and returns its loss; check() returns the validation
     loss, or raises if it is not finite. Best means smaller by more than `min_delta`.
     """
+    if patience < 1:
+        raise ValueError(f"patience must be at least 1, got {patience}")
     best, stale, valid_loss = math.inf, 0, math.inf
     for number in range(num_epochs):
         train_loss, is_best = step(number), False
@@ -212,7 +214,8 @@ def validation_details(model, loader, device, seed=0):
 @contextmanager
 def fixed_noise(seed):
     """Draw from `seed` inside; the global random state is unchanged outside."""
-    with torch.random.fork_rng():
+    here = torch.accelerator.current_accelerator()
+    with torch.random.fork_rng(device_type=here.type if here else "cuda"):
         torch.manual_seed(seed)
         yield
 

@@ -122,9 +122,8 @@ class UNet(nn.Module):
         time = F.silu(self.time(time_features(t, self.time_size)))  # (B, time_size)
         x, twins = self.enter(x), []
         for level, block in enumerate(self.down):
-            x = block(
-                F.avg_pool2d(x, 2) if level else x, time
-            )  # (B, width, H/2^l, W/2^l)
+            x = F.avg_pool2d(x, 2) if level else x
+            x = block(x, time)  # (B, width, H / 2^level, W / 2^level)
             twins.append(x)
         before, attention, after = self.middle
         x = after(attention(before(x, time)), time)
