@@ -22,11 +22,12 @@ trained = {}  # command line -> rows of its log, so that no training runs twice
 def train(folder, photos, *arguments):
     """Run train_script.py once per command line -> its (train, valid) per epoch."""
     if arguments not in trained:
-        out = folder / "-".join(arguments)
+        out = folder / "-".join(arguments).strip("-")
         done = run_command(
             "train_script.py", *arguments, "--data", photos, "--out", out, timeout=1800
         )
         assert done.returncode == 0, done.stderr
+        (out / "log" / "train.out").write_text(done.stdout)
         trained[arguments] = [parse(line) for line in done.stdout.splitlines()]
     return trained[arguments]
 
@@ -88,6 +89,7 @@ def test_diffusion(tmp_path, real_photos, seed):
     )
     minutes = (time.perf_counter() - start) / 60
     assert done.returncode == 0, done.stderr
+    (tmp_path / "log" / "train.out").write_text(done.stdout)
     samples = draw_samples(tmp_path / "models" / "Best_diffusion.pkl", 200)
     facts = compare(samples, photos_of(real_photos))
     print(f"diffusion seed {seed}: {minutes:.1f} min, {facts}")

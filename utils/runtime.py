@@ -28,6 +28,15 @@ def choose_device(name):
     return torch.device(name)
 
 
+def has_bfloat16_units(device):
+    """Tell whether the device is a CPU that multiplies bfloat16 in hardware.
+
+    Elsewhere bfloat16 would be emulated, and slow. torch < 2.11 cannot say: False.
+    """
+    facts = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and facts.get("avx512_bf16", False)
+
+
 def set_seeds(seed):
     """Seed torch and numpy; ask CUDA for its repeatable kernels."""
     torch.manual_seed(seed)
@@ -42,6 +51,8 @@ def start_training(args, settings, name):
     Returns (device, (training, validation) loaders, description of the run).
     """
     device = choose_device(args.device)
+    if has_bfloat16_units(device):
+        torch.set_float32_matmul_precision("medium")  # bfloat16 products, float32 sums
     size = settings.image_size, settings.image_size
     loaders = open_flowers(
         args.data, settings.batch_size, size, args.seed, args.strict_data
