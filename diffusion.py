@@ -47,6 +47,20 @@ def noise_tables(n_steps):
     return {name: table.float() for name, table in tables.items()}
 
 
+def step_density(alphas_bar, uniform=0.05):
+    """Return how often training draws each step, (n_steps,), with sum 1.
+
+    Normal in log(noise rate / signal rate), with mean 0 and deviation 1: most often
+    the middling noise that settles an image's shapes (logit-normal times; Esser et al.
+    2024, arXiv:2403.03206). A share is `uniform`, so that no step is forgotten.
+    """
+    level = torch.logit(1 - alphas_bar.double()) / 2  # log(noise rate / signal rate)
+    spacing = torch.diff(level, append=level[-1:])  # the last step counts by `uniform`
+    weights = torch.exp(-(level**2) / 2) * spacing + 1e-12
+    weights = (1 - uniform) * weights / weights.sum() + uniform / len(weights)
+    return weights.float()
+
+
 # The starter kit's names for the default schedule.
 betas, alphas, alphas_sqrt, alphas_bar, alphas_bar_sqrt, one_minus_alphas_bar_sqrt = (
     noise_tables(num_steps).values()
@@ -68,6 +82,8 @@ class Diffuser(nn.Module):
         self.n_steps = n_steps
         for name, table in noise_tables(n_steps).items():
             self.register_buffer(name, table, persistent=False)
+        density = step_density(self.alphas_bar)
+        self.register_buffer("step_density", density, persistent=False)
         self.network = UNet(img_channels)
 
     @property
@@ -155,16 +171,29 @@ def diffusion_loss_fn(model, x_0):
 
 
 def velocity_loss_fn(model, x_0):
-    """Mean squared error of the predicted velocity at uniform steps -> scalar.
+    """Mean squared error of the predicted velocity at steps by density -> scalar.
 
-    What the training minimises: the noise's error weighted by 1 / alphas_bar[t], so
-    that the noisy steps, which settle an image's shapes, count as much as the others.
+    What the training minimises: the noise's error weighted by 1 / alphas_bar[t], at
+    steps drawn by `step_density`. x_0: (B, C, H, W) in [-1, 1].
     """
-    t = torch.randint(model.n_steps, (len(x_0),), device=x_0.device)  # (B,)
+    t = torch.multinomial(model.step_density, len(x_0), replacement=True)  # (B,)
     noise = torch.randn_like(x_0)
     signal_rate, noise_rate = model.rates(t)
     velocity = signal_rate * noise - noise_rate * x_0
     return F.mse_loss(model.network(model.noised(x_0, t, noise), t), velocity)
+
+
+def training_loss(model, images):
+    """Velocity loss of images (B, C, H, W) in [0, 1] -> scalar.
+
+    The network runs in bfloat16 where the CPU has units for it; weights, noise and loss
+    stay float32.
+    """
+    from utils.runtime import has_bfloat16_units
+
+    fast = has_bfloat16_units(images.device)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
+        return velocity_loss_fn(model, 2 * images - 1)
 
 
 def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion"):
@@ -179,26 +208,12 @@ def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion
     save_strip(shown, steps, save_path, title)
 
 
-def warmed_up_average(decay):
-    """Return AveragedModel's multi_avg_fn: an exponential average that starts short.
-
-    After n updates the old average weighs min(decay, (1 + n) / (10 + n)), so that the
-    untrained weights are soon forgotten.
-    """
-
-    @torch.no_grad()
-    def average(averaged, current, count):
-        keep = min(decay, (1 + float(count)) / (10 + float(count)))
-        for old, new in zip(averaged, current, strict=True):
-            old.lerp_(new, 1 - keep)
-
-    return average
-
-
 def prepare_training(settings, steps, device):
     """Return (model, its running average, optimizer, scheduler over `steps`)."""
     from torch.optim.lr_scheduler import OneCycleLR
     from torch.optim.swa_utils import AveragedModel
+
+    from utils.ema import warmed_up_average
 
     model = Diffuser(num_steps).to(device, memory_format=torch.channels_last)
     averaged = AveragedModel(model, multi_avg_fn=warmed_up_average(EMA_DECAY))
@@ -258,7 +273,7 @@ def main(argv=None):
         scheduler,
         model,
         loaders,
-        lambda model, images: velocity_loss_fn(model, 2 * images - 1),
+        training_loss,
         num_epochs=settings.epochs,
         patience=settings.patience,
         device=device,

@@ -14,6 +14,7 @@ OURS = {*MODELS, *SCRIPTS, "utils", "tools", "tests"}
 ARROWS = {  # module of utils -> modules of utils that it may import
     "cli": set(),
     "scheduler": set(),
+    "ema": set(),
     "drawn_flowers": set(),
     "unet": set(),
     "figures": set(),

@@ -9,10 +9,13 @@ from diffusion import (
     Diffuser,
     diffusion_loss_fn,
     noise_tables,
+    training_loss,
     velocity_loss_fn,
     visualize_sampling,
 )
+from utils import runtime
 from utils.drawn_flowers import draw_flowers
+from utils.ema import warmed_up_average
 from utils.unet import UNet, time_features
 
 MOST_MFLOP = 300  # of one 24 x 24 image forward (R5: 4,019 was seen elsewhere)
@@ -151,9 +154,38 @@ def test_every_step_is_trained(model, loss_fn):
     """STYLE 17: training draws t from the same range, 0 to 299, as sampling takes."""
     seen = set()
     model.network.forward = lambda x, t: seen.update(t.tolist()) or torch.zeros_like(x)
-    for _ in range(40):
-        loss_fn(model, torch.zeros(100, 3, 1, 1))
+    for _ in range(40):  # the rarest step is 1 of 6,000
+        loss_fn(model, torch.zeros(5000, 3, 1, 1))
     assert seen == set(range(300))
+
+
+def test_training_prefers_middling_noise(model):
+    """A standard normal in log(noise rate / signal rate), and a share of all."""
+    tables = {name: table.double() for name, table in noise_tables(300).items()}
+    signal, noise = tables["alphas_bar_sqrt"], tables["one_minus_alphas_bar_sqrt"]
+    shares = torch.distributions.Normal(0.0, 1.0).cdf((noise / signal).log()).diff()
+    expected = 0.95 * shares / shares.sum() + 0.05 / 300
+    density = model.step_density.double()
+    assert density.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(density[:-1], expected, rtol=0, atol=1e-4)
+    assert density[-1].item() == pytest.approx(0.05 / 300, rel=1e-3)
+
+
+def test_one_step_is_a_schedule():
+    """n_steps=1 is allowed, and then the only step is drawn."""
+    assert Diffuser(1).step_density.tolist() == [1.0]
+
+
+def test_training_without_bfloat16_units(model, monkeypatch):
+    """The same loss, but for rounding, on a CPU that has no units for bfloat16."""
+    images = draw_flowers(20, 8, 8)[0].float() / 255
+    torch.nn.init.normal_(model.network.leave[-1].weight, std=0.05)
+    losses = []
+    for units in (True, False):
+        monkeypatch.setattr(runtime, "has_bfloat16_units", lambda _, it=units: it)
+        torch.manual_seed(0)
+        losses.append(training_loss(model, images).item())
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
 def test_sampling_walks_every_step(model):
@@ -252,7 +284,7 @@ def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
 
 def test_average_starts_short_and_stays_an_average():
     """T6: keeps min(decay, (1 + n) / (10 + n)) of the old; buffers are copied."""
-    average = diffusion.warmed_up_average(0.9)
+    average = warmed_up_average(0.9)
     for count, keep in ((0, 0.1), (1, 2 / 11), (10, 0.55), (1000, 0.9)):
         old = [torch.tensor([1.0])]
         average(old, [torch.tensor([0.0])], torch.tensor(count))
