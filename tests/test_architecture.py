@@ -15,6 +15,7 @@ ARROWS = {  # module of utils -> modules of utils that it may import
     "cli": set(),
     "scheduler": set(),
     "ema": set(),
+    "metrics": set(),
     "drawn_flowers": set(),
     "unet": set(),
     "figures": set(),

@@ -1,0 +1,216 @@
+"""How near two sets of images are, and whether one of them was copied.
+
+Distances compare features (N, D) of two sets; any extractor will do, from pixels to a
+network's. Linear yardsticks say what an autoencoder has to beat.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+COPY = 1 / 3  # a nearest photo this much nearer than the second nearest is a copy
+
+
+@torch.no_grad()
+def extract(extractor, images, batch_size=256):
+    """Images (N, 3, H, W) in [0, 1] -> features (N, D) in float64.
+
+    extractor: a module or function from (B, 3, H, W) to (B, D).
+
+    Raises:
+        ValueError: if it returns another shape.
+    """
+    parts = [extractor(batch).double().cpu() for batch in images.split(batch_size)]
+    features = torch.cat(parts)
+    if features.ndim != 2 or len(features) != len(images):
+        raise ValueError(f"features must be (N, D), got {tuple(features.shape)}")
+    return features
+
+
+# Distances between two sets of features -----------------------------------------
+
+
+def frechet_distance(ones, others):
+    """Squared Frechet distance of two Gaussians fitted to (N, D) and (M, D) -> float.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982; on features of a
+    network, the FID of Heusel et al. 2017, arXiv:1706.08500). Biased upward where N is
+    not large against D.
+    """
+    refuse_fewer_than(2, ones, others)
+    ones, others = ones.double(), others.double()
+    means = (ones.mean(dim=0) - others.mean(dim=0)).square().sum()
+    root = square_root(ones.T.cov())  # (D, D)
+    other = others.T.cov()
+    # (C1 C2) has the eigenvalues of the symmetric R C2 R, where R R = C1
+    cross = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    return (means + root.square().sum() + other.trace() - 2 * cross).item()
+
+
+def square_root(covariance):
+    """Symmetric positive (D, D) -> the symmetric root of it."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+class Estimate(NamedTuple):
+    """A value and the interval that holds it with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+def kernel_distance(ones, others, resamples=1000, seed=0):
+    """Unbiased squared maximum mean discrepancy of (N, D) and (M, D) -> Estimate.
+
+    Kernel (x . y / D + 1)^3: the KID of Binkowski et al. 2018, arXiv:1801.01401, which
+    is 0 on average for two draws from one distribution, and can be below. The interval
+    is a percentile bootstrap; an image drawn twice is not paired with itself.
+    """
+    refuse_fewer_than(2, ones, others)
+    both = torch.cat([ones, others]).double()
+    kernel = (both @ both.T / both.shape[1] + 1) ** 3  # (N + M, N + M)
+    kernel.fill_diagonal_(0)
+    cut, generator = len(ones), torch.Generator().manual_seed(seed)
+    plain = torch.ones(1, len(both), dtype=torch.float64)
+    drawn = torch.cat(
+        [bootstrap(len(part), resamples, generator) for part in (ones, others)], dim=1
+    )
+    value = discrepancy(kernel, plain, cut).item()
+    spread = discrepancy(kernel, drawn, cut).quantile(
+        torch.tensor([0.025, 0.975]).double()
+    )
+    return Estimate(value, *spread.tolist())
+
+
+def bootstrap(count, resamples, generator):
+    """Count how often each of `count` is drawn in `count`: (resamples, count)."""
+    chosen = torch.randint(count, (resamples, count), generator=generator)
+    weights = torch.zeros(resamples, count, dtype=torch.float64)
+    return weights.scatter_add_(1, chosen, torch.ones_like(weights))
+
+
+def discrepancy(kernel, weights, cut):
+    """Squared mean discrepancy of the first `cut` images and the rest -> (R,).
+
+    kernel: (N, N) with a zero diagonal; weights: (R, N), one row per estimate.
+    """
+    ones, others = weights[:, :cut], weights[:, cut:]  # (R, cut), (R, N - cut)
+
+    def within(weights, kernel):
+        pairs = weights.sum(dim=1) ** 2 - weights.square().sum(dim=1)
+        return (weights @ kernel * weights).sum(dim=1) / pairs
+
+    between = (ones @ kernel[:cut, cut:] * others).sum(dim=1)
+    between = between / (ones.sum(dim=1) * others.sum(dim=1))
+    inside = within(ones, kernel[:cut, :cut]) + within(others, kernel[cut:, cut:])
+    return inside - 2 * between
+
+
+def precision_and_recall(real, generated, neighbours=3):
+    """Share of `generated` (N, D) that lies among `real` (M, D), and the reverse.
+
+    A set covers the balls around its points that reach to their k-th nearest neighbour
+    (Kynkaanniemi et al. 2019, arXiv:1904.06991) -> (precision, recall), in [0, 1].
+    """
+    refuse_fewer_than(neighbours + 1, real, generated)
+
+    def covered(points, others):
+        radii = torch.cdist(others, others).kthvalue(neighbours + 1, dim=1).values
+        return (torch.cdist(points, others) <= radii).any(dim=1).double().mean().item()
+
+    real, generated = real.double(), generated.double()
+    return covered(generated, real), covered(real, generated)
+
+
+def refuse_fewer_than(least, *sets):
+    """Raise a ValueError for a set of features with fewer rows than a measure needs."""
+    for features in sets:
+        if len(features) < least:
+            raise ValueError(f"at least {least} images are needed, got {len(features)}")
+
+
+# Copies -------------------------------------------------------------------------
+
+
+class Nearest(NamedTuple):
+    """What lies nearest to each of N images."""
+
+    indices: torch.Tensor  # (N,), of the nearest photo
+    first: torch.Tensor  # (N,), the distance to it
+    second: torch.Tensor  # (N,), the distance to the next nearest photo
+
+    def copies(self):
+        """Tell which images are copies: (N,) of bool.
+
+        The nearest photo is so much nearer than the next that chance does not explain
+        it (Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail
+        to memorize").
+        """
+        return self.first <= COPY * self.second
+
+
+def nearest_training_images(images, training, extractor=None):
+    """Find the nearest two training photos, mirrored ones included -> Nearest.
+
+    images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; Euclidean distance of the
+    features, or of the pixels without an extractor.
+    """
+    refuse_fewer_than(2, training)
+    extractor = extractor or torch.nn.Flatten()
+    queries = extract(extractor, images)
+    distances = [
+        torch.cdist(queries, extract(extractor, photos))  # (N, M)
+        for photos in (training, training.flip(3))
+    ]
+    found = torch.minimum(*distances).topk(2, largest=False)
+    return Nearest(found.indices[:, 0], *found.values.unbind(dim=1))
+
+
+# Linear yardsticks --------------------------------------------------------------
+
+
+class PrincipalAxes(NamedTuple):
+    """The axes of largest variance of a set of images."""
+
+    mean: torch.Tensor  # (D,)
+    axes: torch.Tensor  # (components, D), orthonormal, the largest variance first
+
+    def codes(self, images):
+        """Images (N, ...) -> coordinates on the axes (N, components)."""
+        return (images.flatten(1).double() - self.mean) @ self.axes.T
+
+    def reconstruct(self, images):
+        """Images (N, ...) -> their projections on the axes, of the same shape."""
+        return (self.codes(images) @ self.axes + self.mean).view(images.shape)
+
+
+def fit_pca(images, components):
+    """Images (N, ...) -> PrincipalAxes: the best linear autoencoder, in closed form.
+
+    Raises:
+        ValueError: if there are fewer images or values than components.
+    """
+    flat = images.flatten(1).double()  # (N, D)
+    if not 1 <= components <= min(flat.shape):
+        raise ValueError(f"components must be 1 to {min(flat.shape)}, got {components}")
+    mean = flat.mean(dim=0)
+    axes = torch.linalg.svd(flat - mean, full_matrices=False).Vh
+    return PrincipalAxes(mean, axes[:components])
+
+
+def best_linear_bound(images, encoding_dim):
+    """Least squared error plus KL per image of any linear Gaussian VAE -> float.
+
+    A linear VAE is probabilistic PCA (Lucas et al. 2019, arXiv:1911.02469). Squared
+    error means a decoder variance of 1/2: an axis of variance v > 1/2 costs
+    (ln 2v + 1) / 2 where a latent dimension carries it, any other costs v.
+    """
+    flat = images.flatten(1).double()  # (N, D)
+    scale = math.sqrt(len(flat))  # the maximum-likelihood covariance divides by N
+    variances = (torch.linalg.svdvals(flat - flat.mean(dim=0)) / scale).square()
+    carried, left = variances[:encoding_dim], variances[encoding_dim:]
+    costs = torch.where(carried > 0.5, (torch.log(2 * carried) + 1) / 2, carried)
+    return (costs.sum() + left.sum()).item()
