@@ -22,6 +22,10 @@ def make_optimizer(name, parameters, lr):
         return torch.optim.SGD(parameters, lr, momentum=0.9)
     if name == "adam":
         return torch.optim.Adam(parameters, lr, fused=True)
+    if name == "muon":
+        from utils.muon import Muon
+
+        return Muon(parameters, lr)
     return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), fused=True)
 
 

@@ -29,6 +29,7 @@ def test_exponential_decay_of_the_kit(epoch, rate):
         ("momentum", 1 - 0.2, 1 - 0.2 - 0.1 * (0.9 * 2 + 2)),
         ("adam", 1 - 0.1, 1 - 0.2),
         ("adamw", 1 * 0.999 - 0.1, (1 * 0.999 - 0.1) * 0.999 - 0.1),  # decay 0.01
+        ("muon", 1 * 0.999 - 0.1, (1 * 0.999 - 0.1) * 0.999 - 0.1),  # as no matrix
     ],
 )
 def test_optimizers_by_name(name, first, second):

@@ -59,7 +59,7 @@ def positive_number(text):
 
 
 MODELS = ("MLPAE", "AE", "VAE")
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")
 SCHEDULERS = ("exponential", "onecycle", "constant")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MANY = 10**9
