@@ -56,10 +56,10 @@ def version_of(path):
     return numbers[0] if len(numbers) == 1 and len(weights) == 2 else "torn"
 
 
-def save_in_place(path, content):
+def save_in_place(path, chunks):
     """The mutant that every harness must catch: the old file is gone at once."""
     with checkpoint.open(path, "wb") as file:
-        file.write(content)
+        file.write(b"".join(chunks))
         file.flush()
         os.fsync(file.fileno())
 

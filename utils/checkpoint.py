@@ -54,12 +54,12 @@ def prepare_target(path):
     """Make the folder of `path`, clear what a killed run left; return the path.
 
     Raises:
-        UserError: where the weights could not be saved later.
+        UserError: where the file could not be saved later.
     """
     path = Path(path)
     prepare_folder(path.parent)
     if path.is_dir():
-        raise UserError(f"{path} is a folder; move it away, the weights go there")
+        raise UserError(f"{path} is a folder; move it away, the file goes there")
     temporary(path).unlink(missing_ok=True)
     return path
 
@@ -116,7 +116,7 @@ def save_checkpoint(path, model, about=None, **more):
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     try:
-        replace_file(path, buffer.getbuffer())
+        replace_file(path, [buffer.getbuffer()])
     except OSError as error:
         raise UserError(
             f"cannot save {path}: {error.strerror}; the file there, if any, is whole"
@@ -129,12 +129,16 @@ def when(facts):
     return " in epoch {epoch} at lr {lr:g}".format(**facts) if known else ""
 
 
-def replace_file(path, content):
-    """Write beside `path`, force it to disk, then rename: all of it or nothing."""
+def replace_file(path, chunks):
+    """Write beside `path`, force it to disk, then rename: all of it or nothing.
+
+    chunks: bytes, written one after the other.
+    """
     part = temporary(path)
     try:
         with open(part, "xb") as file:
-            file.write(content)
+            for chunk in chunks:
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

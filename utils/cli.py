@@ -104,7 +104,12 @@ FLAGS = {
         type=Path, help="file of trained weights (default: the one in models/)"
     ),
     "--count": dict(
-        type=whole_number(1, 1000), default=10, help="images (default: 10)"
+        type=whole_number(1, MANY), default=10, help="images (default: 10)"
+    ),
+    "--save": dict(
+        type=Path,
+        metavar="FILE.npy",
+        help="write uint8 (count, H, W, 3) to this file, and no picture",
     ),
     "--device": dict(
         choices=DEVICES, default="auto", help="where to compute (default: auto)"
