@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Resize, ToTensor
 
 from utils.cli import UserError
-from utils.data_processor import create_flower_dataloaders, split_indices
+from utils.data_processor import create_flower_dataloaders, split_indices, split_samples
 from utils.photos import find_photos
 
 
@@ -57,6 +57,34 @@ def test_shares_of_the_split(count, train, valid):
     sides = split_indices(count)
     assert [len(side) for side in sides] == [train, valid]
     assert sorted(sum(sides, [])) == list(range(count))
+
+
+def test_a_photo_that_validates_three_species_trains_no_others():
+    """The same split of the assignment's species, alone or among four others."""
+    few = ["astilbe", "bellflower", "calendula"]
+    many = ["aster", "astilbe", "bellflower", "calendula", "rose"]
+
+    def names(classes, seed):
+        samples = [
+            (f"{kind}/{i}", k) for k, kind in enumerate(classes) for i in range(9)
+        ]
+        train, valid = split_samples(samples, classes, seed)
+        assert sorted(train + valid) == list(range(9 * len(classes)))
+        return [{samples[i][0] for i in side} for side in (train, valid)]
+
+    for seed in range(3):
+        (train, valid), (other_train, other_valid) = names(few, seed), names(many, seed)
+        assert train < other_train and valid < other_valid
+        assert len(other_valid - valid) == 4  # of 18
+
+
+def test_split_of_other_species_is_one():
+    """Without all three of the assignment's species, no group is set apart."""
+    samples = [(f"{i}", i % 2) for i in range(10)]
+    for classes in (["rose", "tulip"], ["calendula", "rose"]):
+        assert list(split_samples(samples, classes, 1)) == list(
+            split_indices(10, seed=1)
+        )
 
 
 def test_split_is_disjoint_complete_and_mixed(tmp_path):

@@ -58,6 +58,25 @@ def split_indices(count, train_share=0.8, seed=0):
     return order[:cut], order[cut:]
 
 
+def split_samples(samples, classes, seed=0):
+    """Return (train, valid) index lists of [(path, label)], sorted by name.
+
+    The assignment's three species are split as if they were alone, and the others by
+    themselves, so that a photo that validates three species never trains sixteen.
+    """
+    ours = SPECIES if set(SPECIES) <= set(classes) else ()
+    groups = [], []
+    for index, (_, label) in enumerate(samples):
+        groups[classes[label] in ours].append(index)
+    sides = [], []
+    for group in filter(None, groups):
+        for side, chosen in zip(
+            sides, split_indices(len(group), seed=seed), strict=True
+        ):
+            side.extend(group[i] for i in chosen)
+    return sides
+
+
 def create_flower_dataloaders(
     batch_size,
     root,
@@ -148,7 +167,7 @@ def photo_sides(root, classes, samples, size, split_seed, strict):
     images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
     labels = torch.tensor([label for _, label in samples])[kept]
     names = [path.relative_to(root).as_posix() for path, _ in samples]
-    sides = split_indices(len(samples), seed=split_seed)  # by name, readable or not
+    sides = split_samples(samples, classes, split_seed)  # by name, readable or not
     about = describe("photos", classes, len(kept), [names[i] for i in sides[1]])
     row_of = {index: row for row, index in enumerate(kept.tolist())}
     rows = [[row_of[i] for i in side if i in row_of] for side in sides]
