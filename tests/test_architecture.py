@@ -16,6 +16,7 @@ ARROWS = {  # module of utils -> modules of utils that it may import
     "scheduler": set(),
     "ema": set(),
     "metrics": set(),
+    "features": {"cli", "checkpoint"},
     "arrays": {"cli", "checkpoint"},
     "muon": set(),
     "drawn_flowers": set(),

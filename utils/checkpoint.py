@@ -20,7 +20,11 @@ from utils.cli import UserError
 
 FORMAT = 1  # of the description
 FOLDERS = ("models", "model")  # ours, then the starter kit's
-NAMES = {"MLPAE": "Best_MLPAE.pkl", "diffusion": "Best_diffusion.pkl"}
+NAMES = {
+    "MLPAE": "Best_MLPAE.pkl",
+    "diffusion": "Best_diffusion.pkl",
+    "features": "features.pt",
+}
 OLD_NAMES = {"diffusion": "Bestmodel_diffusion.pkl"}
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,95 @@
+"""A small residual classifier of flowers, whose features measure distances offline."""
+
+import torch
+from torch import nn
+
+from utils.checkpoint import check_fit, load_checkpoint
+from utils.cli import UserError
+
+WIDTHS = 64, 128, 256  # channels at 24 x 24, 12 x 12 and 6 x 6
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut, each followed by batch normalisation."""
+
+    def __init__(self, channels_in, channels_out, stride):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+        same = channels_in == channels_out and stride == 1
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(
+                nn.AvgPool2d(stride),
+                nn.Conv2d(channels_in, channels_out, 1, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+        )
+        nn.init.zeros_(self.branch[-1].weight)  # the block begins as its shortcut
+
+    def forward(self, x):
+        """(B, channels_in, H, W) -> (B, channels_out, H / stride, W / stride)."""
+        return torch.relu(self.branch(x) + self.shortcut(x))
+
+
+class FlowerFeatures(nn.Module):
+    """Classifier of species (He et al. 2016, arXiv:1512.03385), small.
+
+    Calling it gives the features before the last layer, the mean over all places;
+    `classify` gives scores.
+    """
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = list(classes)
+        self.args = {"classes": self.classes}
+        befores, strides = (WIDTHS[0], *WIDTHS[:-1]), (1, 2, 2)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False),
+            nn.BatchNorm2d(WIDTHS[0]),
+            nn.ReLU(),
+            *(Residual(*sizes) for sizes in zip(befores, WIDTHS, strides, strict=True)),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(WIDTHS[-1], len(self.classes))
+
+    @property
+    def name(self):
+        return "features"
+
+    def forward(self, images):
+        """Images (B, 3, H, W) in [0, 1] -> features (B, 256)."""
+        return self.trunk(2 * images - 1)
+
+    def classify(self, images):
+        """Images (B, 3, H, W) in [0, 1] -> scores (B, classes)."""
+        return self.head(self(images))
+
+
+def load_features(path):
+    """Return the extractor of a file, in float32 and evaluation mode.
+
+    Raises:
+        UserError: if the file is damaged, foreign, or holds another model.
+    """
+    weights, about = load_checkpoint(path)
+    if about.get("model") != "features":
+        raise UserError(
+            f"{path} holds no feature extractor; make one: "
+            "python -m tools.train_features"
+        )
+    weights = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
+    model = FlowerFeatures(about["args"]["classes"])
+    check_fit(model, weights, path)
+    model.load_state_dict(weights, strict=True)
+    return model.eval()
