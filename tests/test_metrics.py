@@ -14,6 +14,7 @@ from utils.metrics import (
     kernel_distance,
     nearest_training_images,
     precision_and_recall,
+    with_interval,
 )
 
 
@@ -133,6 +134,31 @@ def test_the_interval_is_repeatable():
     sets = normal(30, 4, 0), normal(30, 4, 1)
     assert kernel_distance(*sets) == kernel_distance(*sets)
     assert kernel_distance(*sets) != kernel_distance(*sets, seed=1)
+
+
+# Intervals ----------------------------------------------------------------------
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    """Blocks of one row: 1.96 s / sqrt(N) on either side, exactly."""
+    numbers = normal(50, 1, 0)[:, 0]
+    value, low, high = with_interval(lambda some: some.mean().item(), numbers, 50)
+    half = 1.96 * numbers.std().item() / math.sqrt(50)
+    assert value == pytest.approx(numbers.mean().item())
+    assert (low, high) == pytest.approx((value - half, value + half))
+
+
+def test_the_interval_of_a_distance_narrows_with_more_images():
+    widths = []
+    for count in (100, 1600):
+        others = normal(2000, 4, 0)
+        found = with_interval(
+            lambda some, others=others: frechet_distance(some, others),
+            normal(count, 4, 1, shift=0.5),
+        )
+        assert found.low < found.value < found.high
+        widths.append(found.high - found.low)
+    assert widths[0] > 2 * widths[1]
 
 
 # Precision and recall -----------------------------------------------------------

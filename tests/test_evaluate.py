@@ -1,0 +1,155 @@
+"""The command that measures generated images."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion import Diffuser
+from tests.conftest import write_photos
+from tools import evaluate
+from utils.checkpoint import save_checkpoint
+from utils.cli import UserError
+from utils.data_processor import create_flower_dataloaders
+from utils.features import FlowerFeatures
+from VarAutoencoder import VarAutoencoder
+
+MEASURES = {
+    "Frechet distance",
+    "kernel distance",
+    "precision",
+    "recall",
+    "copies by pixels",
+    "copies by features",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Drawn photos, and those of training as an array."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_photos(folder / "photos", 50)
+    training, _ = create_flower_dataloaders(16, folder / "photos", 24, 24)
+    np.save(folder / "train.npy", training.dataset.images.permute(0, 2, 3, 1).numpy())
+    return folder
+
+
+def measured(place, capsys, *arguments):
+    """Run the command with --json -> {column: {measure: [value, low, high]}}."""
+    data = ["--data", str(place / "photos"), "--json"]
+    evaluate.main([*map(str, arguments), *data])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_training_photos_are_at_distance_zero_and_all_copies(
+    place, capsys, monkeypatch
+):
+    """By 108 features, the mean colours of 36 places."""
+    colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    found = measured(place, capsys, place / "train.npy")
+    ours = found["train.npy"]
+    assert set(found) == {"train.npy", "validation photos", "AE", "VAE"}
+    assert ours["images"] == 120 and set(ours) == {"images", *MEASURES}
+    assert ours["Frechet distance"][0] == pytest.approx(0, abs=1e-6)
+    for name in ("precision", "recall", "copies by pixels", "copies by features"):
+        assert ours[name][0] == 1
+    others = found["validation photos"]
+    assert others["images"] == 30 and others["copies by pixels"][0] < 0.1
+    assert others["Frechet distance"] == "needs more than 108 images, got 30"
+    _, low, high = others["kernel distance"]
+    assert low <= 0 <= high
+    for name in ("AE", "VAE"):
+        assert found[name]["images"] == 120
+        assert found[name]["kernel distance"][1] > 0  # trained on other flowers
+
+
+def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, caplog):
+    evaluate.main(
+        [str(place / "train.npy"), "--data", str(place / "photos")]
+        + ["--extractor", "pixels"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "measure" and "train.npy (120)" in lines[0]
+    assert {line.split("  ")[0] for line in lines[1:]} == MEASURES
+    assert len({len(line) for line in lines}) == 1
+    (row,) = [line for line in lines if line.startswith("Frechet")]
+    assert row.split() == ["Frechet", "distance", "-", "-", "-", "-"]
+    assert "needs more than 1728 images, got 120" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["VAE", "diffusion", "folder"])
+def test_images_come_from_weights_or_a_folder(place, tmp_path, kind):
+    """All as (N, 3, H, W) in [0, 1], float32."""
+    torch.manual_seed(0)
+    path, shape = tmp_path / "weights", (5, 3, 8, 8)
+    if kind == "VAE":
+        save_checkpoint(path, VarAutoencoder(4, 8, 8))
+    elif kind == "diffusion":
+        save_checkpoint(path, Diffuser(2), {"settings": {"image_size": 8}})
+    else:
+        path, shape = place / "photos" / "astilbe", (50, 3, 32, 40)
+    images = evaluate.read_images(path, 5)
+    assert images.shape == shape and images.dtype == torch.float32
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_a_diffusion_model_draws_in_batches(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "BATCH", 2)
+    save_checkpoint(tmp_path / "x", Diffuser(2), {"settings": {"image_size": 8}})
+    assert len(evaluate.read_images(tmp_path / "x", 5)) == 5
+
+
+@pytest.mark.parametrize(
+    "array, words",
+    [
+        (np.zeros((2, 8, 8, 3)), r"float64 \(2, 8, 8, 3\); uint8"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"uint8 \(2, 3, 8, 8\); uint8"),
+        (np.array([None]), "cannot read"),
+    ],
+)
+def test_another_array_is_refused(tmp_path, array, words):
+    """P9: never unpickled; the type and shape are named."""
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(UserError, match=words):
+        evaluate.read_images(tmp_path / "x.npy", 1)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no images"):
+        evaluate.read_images(tmp_path, 1)
+
+
+def test_the_extractor_of_a_file(tmp_path):
+    model = FlowerFeatures(["one", "two"]).eval()
+    save_checkpoint(tmp_path / "features.pt", model)
+    images = torch.rand(2, 3, 8, 8)
+    found = evaluate.find_extractor(tmp_path / "features.pt")(images)
+    torch.testing.assert_close(found, model(images))
+
+
+def test_inception_sees_bytes(monkeypatch):
+    """A stand-in of the same interface: uint8 (N, 3, H, W) -> (N, D)."""
+    seen = []
+
+    def network(images):
+        seen.append(images)
+        return images.flatten(1).float()
+
+    module = SimpleNamespace(NoTrainInceptionV3=lambda name, features_list: network)
+    monkeypatch.setitem(sys.modules, "torchmetrics", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torchmetrics.image", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
+    features = evaluate.find_extractor("inception")(torch.ones(2, 3, 4, 4))
+    assert features.shape == (2, 48) and seen[0].dtype == torch.uint8
+    assert seen[0].min() == 255
+
+
+def test_inception_without_its_package(monkeypatch):
+    """The remedy is named."""
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[metrics\]'"):
+        evaluate.find_extractor("inception")
