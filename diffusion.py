@@ -54,7 +54,7 @@ def step_density(alphas_bar, uniform=0.05):
     the middling noise that settles an image's shapes (logit-normal times; Esser et al.
     2024, arXiv:2403.03206). A share is `uniform`, so that no step is forgotten.
     """
-    level = torch.logit(1 - alphas_bar.double()) / 2  # log(noise rate / signal rate)
+    level = -torch.logit(alphas_bar.double()) / 2  # log(noise rate / signal rate)
     spacing = torch.diff(level, append=level[-1:])  # the last step counts by `uniform`
     weights = torch.exp(-(level**2) / 2) * spacing + 1e-12
     weights = (1 - uniform) * weights / weights.sum() + uniform / len(weights)
@@ -171,10 +171,10 @@ def diffusion_loss_fn(model, x_0):
 
 
 def velocity_loss_fn(model, x_0):
-    """Mean squared error of the predicted velocity at steps by density -> scalar.
+    """Mean squared error of the predicted velocity at the steps that count most.
 
     What the training minimises: the noise's error weighted by 1 / alphas_bar[t], at
-    steps drawn by `step_density`. x_0: (B, C, H, W) in [-1, 1].
+    steps drawn by `step_density`. x_0: (B, C, H, W) in [-1, 1] -> scalar.
     """
     t = torch.multinomial(model.step_density, len(x_0), replacement=True)  # (B,)
     noise = torch.randn_like(x_0)

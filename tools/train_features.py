@@ -2,6 +2,9 @@
 
 python -m tools.get_flowers --from ARCHIVE --species all --to flowers_16
 python -m tools.train_features --data flowers_16 > log/train_features.out
+
+Twelve epochs of batches of 64 by default, from ./flowers_16; the weights of the last
+epoch are kept.
 """
 
 from utils.cli import PROJECT, UserError, command_line, run

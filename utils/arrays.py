@@ -11,17 +11,20 @@ from utils.cli import UserError
 def save_images(path, batches, shape):
     """Save batches of images (B, 3, H, W) in [0, 1] as uint8, whole or not at all.
 
-    shape: of the array in the file, (N, H, W, 3). Only one batch is held in memory.
+    shape: of the array in the file, (N, H, W, 3). A batch is written before the
+    next but one is made.
 
     Raises:
-        ValueError: if the batches hold another number of images.
+        ValueError: if the batches hold another number or size of images.
         UserError: if the file cannot be written.
     """
     path = prepare_target(path)
     try:
         replace_file(path, chunks(batches, shape))
     except OSError as error:
-        raise UserError(f"cannot save {path}: {error.strerror}") from None
+        raise UserError(
+            f"cannot save {path}: {error.strerror}; name another place with --save"
+        ) from None
 
 
 def chunks(batches, shape):
@@ -32,8 +35,11 @@ def chunks(batches, shape):
     yield header.getvalue()
     count = 0
     for images in batches:
-        pixels = (images.detach().cpu().clamp(0, 1) * 255).round().byte()
-        yield pixels.permute(0, 2, 3, 1).numpy().tobytes()  # (B, H, W, 3)
+        pixels = (images.detach().cpu().float().clamp(0, 1) * 255).round().byte()
+        pixels = pixels.permute(0, 2, 3, 1).numpy()  # (B, H, W, 3)
+        if pixels.shape[1:] != tuple(shape[1:]):
+            raise ValueError(f"images are {pixels.shape[1:]}, promised {shape[1:]}")
+        yield pixels.tobytes()
         count += len(images)
     if count != shape[0]:
         raise ValueError(f"{shape[0]} images were promised, got {count}")

@@ -136,7 +136,7 @@ def when(facts):
 def replace_file(path, chunks):
     """Write beside `path`, force it to disk, then rename: all of it or nothing.
 
-    chunks: bytes, written one after the other.
+    chunks: an iterable of bytes, written one after the other.
     """
     part = temporary(path)
     try:

@@ -104,7 +104,7 @@ FLAGS = {
         type=Path, help="file of trained weights (default: the one in models/)"
     ),
     "--count": dict(
-        type=whole_number(1, MANY), default=10, help="images (default: 10)"
+        type=whole_number(1, MANY), default=10, help="images (default: %(default)s)"
     ),
     "--save": dict(
         type=Path,

@@ -64,17 +64,17 @@ def split_samples(samples, classes, seed=0):
     The assignment's three species are split as if they were alone, and the others by
     themselves, so that a photo that validates three species never trains sixteen.
     """
-    ours = SPECIES if set(SPECIES) <= set(classes) else ()
-    groups = [], []
-    for index, (_, label) in enumerate(samples):
-        groups[classes[label] in ours].append(index)
-    sides = [], []
-    for group in filter(None, groups):
-        for side, chosen in zip(
-            sides, split_indices(len(group), seed=seed), strict=True
-        ):
-            side.extend(group[i] for i in chosen)
-    return sides
+    apart = SPECIES if set(SPECIES) <= set(classes) else ()
+    kinds = [classes[label] for _, label in samples]
+    train, valid = [], []
+    for group in (
+        [i for i, kind in enumerate(kinds) if kind in apart],
+        [i for i, kind in enumerate(kinds) if kind not in apart],
+    ):
+        chosen, rest = split_indices(len(group), seed=seed)
+        train += [group[i] for i in chosen]
+        valid += [group[i] for i in rest]
+    return train, valid
 
 
 def create_flower_dataloaders(

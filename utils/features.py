@@ -1,5 +1,7 @@
 """A small residual classifier of flowers, whose features measure distances offline."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -10,7 +12,10 @@ WIDTHS = 64, 128, 256  # channels at 24 x 24, 12 x 12 and 6 x 6
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut, each followed by batch normalisation."""
+    """Two convolutions beside a shortcut, each followed by batch normalisation.
+
+    The shortcut shrinks an image by averaging (He T. et al. 2019, arXiv:1812.01187).
+    """
 
     def __init__(self, channels_in, channels_out, stride):
         super().__init__()
@@ -26,7 +31,7 @@ class Residual(nn.Module):
             nn.Identity()
             if same
             else nn.Sequential(
-                nn.AvgPool2d(stride),
+                nn.AvgPool2d(stride, ceil_mode=True),
                 nn.Conv2d(channels_in, channels_out, 1, bias=False),
                 nn.BatchNorm2d(channels_out),
             )
@@ -34,7 +39,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.branch[-1].weight)  # the block begins as its shortcut
 
     def forward(self, x):
-        """(B, channels_in, H, W) -> (B, channels_out, H / stride, W / stride)."""
+        """(B, channels_in, H, W) -> (B, channels_out, ceil(H / stride), ...)."""
         return torch.relu(self.branch(x) + self.shortcut(x))
 
 
@@ -77,8 +82,10 @@ def load_features(path):
     """Return the extractor of a file, in float32 and evaluation mode.
 
     Raises:
-        UserError: if the file is damaged, foreign, or holds another model.
+        UserError: if the file is missing, damaged, foreign, or holds another model.
     """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing; make it: python -m tools.train_features")
     weights, about = load_checkpoint(path)
     if about.get("model") != "features":
         raise UserError(
@@ -89,7 +96,11 @@ def load_features(path):
         name: value.float() if value.is_floating_point() else value
         for name, value in weights.items()
     }
-    model = FlowerFeatures(about["args"]["classes"])
-    check_fit(model, weights, path)
+    try:
+        with torch.device("meta"):  # no memory, whatever the file claims
+            check_fit(FlowerFeatures(**about["args"]), weights, path)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit features: {error}; train again") from None
+    model = FlowerFeatures(**about["args"])
     model.load_state_dict(weights, strict=True)
     return model.eval()

@@ -10,18 +10,21 @@ from typing import NamedTuple
 import torch
 
 COPY = 1 / 3  # a nearest photo this much nearer than the second nearest is a copy
+FEWEST = 10  # images of which a resample says anything
 
 
 @torch.no_grad()
 def extract(extractor, images, batch_size=256):
     """Images (N, 3, H, W) in [0, 1] -> features (N, D) in float64.
 
-    extractor: a module or function from (B, 3, H, W) to (B, D).
+    extractor: a module in evaluation mode, or a function, from (B, 3, H, W) to (B, D).
 
     Raises:
-        ValueError: if it returns another shape.
+        ValueError: if it returns another shape, or is a module in training mode.
     """
-    parts = [extractor(batch).double().cpu() for batch in images.split(batch_size)]
+    if getattr(extractor, "training", False) and len(list(extractor.parameters())):
+        raise ValueError("the extractor is in training mode; call its eval() first")
+    parts = [extractor(batch).cpu().double() for batch in images.split(batch_size)]
     features = torch.cat(parts)
     if features.ndim != 2 or len(features) != len(images):
         raise ValueError(f"features must be (N, D), got {tuple(features.shape)}")
@@ -41,21 +44,26 @@ def frechet_distance(ones, others):
     refuse_fewer_than(2, ones, others)
     ones, others = ones.double(), others.double()
     means = (ones.mean(dim=0) - others.mean(dim=0)).square().sum()
-    root = square_root(ones.T.cov())  # (D, D)
-    other = others.T.cov()
+    root = square_root(covariance(ones))  # (D, D)
+    other = covariance(others)
     # (C1 C2) has the eigenvalues of the symmetric R C2 R, where R R = C1
     cross = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
     return (means + root.square().sum() + other.trace() - 2 * cross).item()
 
 
-def square_root(covariance):
+def covariance(features):
+    """(N, D) -> (D, D), also for D = 1."""
+    return torch.atleast_2d(features.T.cov())
+
+
+def square_root(matrix):
     """Symmetric positive (D, D) -> the symmetric root of it."""
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = torch.linalg.eigh(matrix)
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 class Estimate(NamedTuple):
-    """A value and the interval that holds it with 95 % confidence."""
+    """A value, and an interval that holds the true one with about 95 % confidence."""
 
     value: float
     low: float
@@ -65,8 +73,10 @@ class Estimate(NamedTuple):
 def with_interval(measure, features, blocks=20):
     """measure(features (N, D)) -> Estimate, by leaving out a block of rows at a time.
 
-    The delete-a-group jackknife (Efron 1982); a block is every `blocks`-th row.
+    The delete-a-group jackknife (Efron 1982); a block is every `blocks`-th row. It
+    covers chance alone, no bias of the measure.
     """
+    refuse_fewer_than(blocks, features)
     value = measure(features)
     numbers = torch.arange(len(features)) % blocks
     others = torch.tensor([measure(features[numbers != b]) for b in range(blocks)])
@@ -75,16 +85,27 @@ def with_interval(measure, features, blocks=20):
     return Estimate(value, value - half, value + half)
 
 
+def share(chosen):
+    """Share of true values in (N,) of bool -> Estimate, by Wilson's interval (1927)."""
+    refuse_fewer_than(1, chosen)
+    count, value, z = len(chosen), chosen.double().mean().item(), 1.96
+    middle = (value + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = math.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2)
+    half *= z / (1 + z**2 / count)
+    return Estimate(value, max(0.0, middle - half), min(1.0, middle + half))
+
+
 def kernel_distance(ones, others, resamples=1000, seed=0):
     """Unbiased squared maximum mean discrepancy of (N, D) and (M, D) -> Estimate.
 
     Kernel (x . y / D + 1)^3: the KID of Binkowski et al. 2018, arXiv:1801.01401, which
     is 0 on average for two draws from one distribution, and can be below. The interval
-    is a percentile bootstrap; an image drawn twice is not paired with itself.
+    is a percentile bootstrap; an image drawn twice is not paired with itself. Where the
+    distributions are the same it is wider than need be.
     """
-    refuse_fewer_than(2, ones, others)
+    refuse_fewer_than(FEWEST, ones, others)
     both = torch.cat([ones, others]).double()
-    kernel = (both @ both.T / both.shape[1] + 1) ** 3  # (N + M, N + M)
+    kernel = (both @ both.T).div_(both.shape[1]).add_(1).pow_(3)  # (N + M, N + M)
     kernel.fill_diagonal_(0)
     cut, generator = len(ones), torch.Generator().manual_seed(seed)
     plain = torch.ones(1, len(both), dtype=torch.float64)
@@ -112,13 +133,14 @@ def discrepancy(kernel, weights, cut):
     """
     ones, others = weights[:, :cut], weights[:, cut:]  # (R, cut), (R, N - cut)
 
-    def within(weights, kernel):
-        pairs = weights.sum(dim=1) ** 2 - weights.square().sum(dim=1)
-        return (weights @ kernel * weights).sum(dim=1) / pairs
+    def mean_within(part, block):
+        pairs = part.sum(dim=1) ** 2 - part.square().sum(dim=1)
+        return (part @ block * part).sum(dim=1) / pairs
 
     between = (ones @ kernel[:cut, cut:] * others).sum(dim=1)
     between = between / (ones.sum(dim=1) * others.sum(dim=1))
-    inside = within(ones, kernel[:cut, :cut]) + within(others, kernel[cut:, cut:])
+    inside = mean_within(ones, kernel[:cut, :cut])
+    inside = inside + mean_within(others, kernel[cut:, cut:])
     return inside - 2 * between
 
 
@@ -172,7 +194,7 @@ def nearest_training_images(images, training, extractor=None):
     features, or of the pixels without an extractor.
     """
     refuse_fewer_than(2, training)
-    extractor = extractor or torch.nn.Flatten()
+    extractor = torch.nn.Flatten() if extractor is None else extractor
     queries = extract(extractor, images)
     distances = [
         torch.cdist(queries, extract(extractor, photos))  # (N, M)

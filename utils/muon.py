@@ -9,10 +9,10 @@ RMS = 0.2  # of a step of an inner weight, in learning rates: about AdamW's
 class Muon(torch.optim.Optimizer):
     """Muon on a model's inner weights, AdamW on everything else.
 
-    Inner weights are all with two or more dimensions but the first and the last;
-    filters are flattened to (out, in * height * width). Their momentum is replaced by
-    the nearest matrix with all singular values alike, so that rare directions learn as
-    fast as common ones (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/),
+    Inner weights are all with two or more dimensions but the first and the last of
+    `parameters`; filters are flattened to (first dimension, all others). Their momentum
+    is replaced by the nearest matrix with all singular values alike, so that rare
+    directions learn as fast as common ones (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/),
     and scaled to the size of an AdamW step, so that both share one learning rate (Liu
     et al. 2025, arXiv:2502.16982, equation 4).
 
@@ -69,7 +69,7 @@ def orthogonal_direction(grad, state, group):
         state["momentum"] = torch.zeros_like(grad)
     state["momentum"].lerp_(grad, 1 - group["momentum"])
     ahead = grad.lerp(state["momentum"], group["momentum"])
-    matrix = orthogonalised(ahead.flatten(1))  # (out, in * height * width)
+    matrix = orthogonalised(ahead.flatten(1))  # (rows, columns)
     return RMS * max(matrix.shape) ** 0.5 * matrix.view(grad.shape)
 
 
@@ -95,8 +95,9 @@ def adam_direction(grad, state, group):
             step=0, first=torch.zeros_like(grad), second=torch.zeros_like(grad)
         )
     state["step"] += 1
-    (beta, other), step = group["betas"], state["step"]
-    state["first"].lerp_(grad, 1 - beta)
-    state["second"].lerp_(grad.square(), 1 - other)
-    first = state["first"] / (1 - beta**step)
-    return first / ((state["second"] / (1 - other**step)).sqrt() + group["eps"])
+    step, (beta_1, beta_2) = state["step"], group["betas"]
+    state["first"].lerp_(grad, 1 - beta_1)
+    state["second"].lerp_(grad.square(), 1 - beta_2)
+    first = state["first"] / (1 - beta_1**step)
+    second = state["second"] / (1 - beta_2**step)
+    return first / (second.sqrt() + group["eps"])

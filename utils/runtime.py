@@ -31,10 +31,11 @@ def choose_device(name):
 def has_bfloat16_units(device):
     """Tell whether the device is a CPU that multiplies bfloat16 in hardware.
 
-    Elsewhere bfloat16 would be emulated, and slow. torch < 2.11 cannot say: False.
+    Other processors emulate it slowly, or are not tried; torch < 2.11 cannot say.
     """
-    facts = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and facts.get("avx512_bf16", False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    return torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def set_seeds(seed):
