@@ -64,7 +64,7 @@ def read_array(path):
     import torch
 
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path)  # refuses objects, as by default
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; save it with --save") from None
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
