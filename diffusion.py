@@ -171,10 +171,10 @@ def diffusion_loss_fn(model, x_0):
 
 
 def velocity_loss_fn(model, x_0):
-    """Mean squared error of the predicted velocity at the steps that count most.
+    """Mean squared error of the predicted velocity, steps by `step_density` -> scalar.
 
-    What the training minimises: the noise's error weighted by 1 / alphas_bar[t], at
-    steps drawn by `step_density`. x_0: (B, C, H, W) in [-1, 1] -> scalar.
+    What the training minimises: the noise's error weighted by 1 / alphas_bar[t].
+    x_0: (B, C, H, W) in [-1, 1].
     """
     t = torch.multinomial(model.step_density, len(x_0), replacement=True)  # (B,)
     noise = torch.randn_like(x_0)
