@@ -21,7 +21,6 @@ from utils.unet import UNet
 
 num_steps = 300
 beta_min, beta_max = 1e-4, 5e-2  # variance of the noise added in a step
-EMA_DECAY = 0.999  # of the weights, per training step
 PICTURE_EVERY = 10  # epochs
 PICTURE_IMAGES = 20  # samples on a picture
 STRIP_FRAMES = 10  # of the denoising strip, noise and finished image included
@@ -210,20 +209,15 @@ def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion
 
 def prepare_training(settings, steps, device):
     """Return (model, its running average, optimizer, scheduler over `steps`)."""
-    from torch.optim.lr_scheduler import OneCycleLR
     from torch.optim.swa_utils import AveragedModel
 
     from utils.ema import warmed_up_average
+    from utils.optimizers import make_optimizer, make_scheduler
 
     model = Diffuser(num_steps).to(device, memory_format=torch.channels_last)
-    averaged = AveragedModel(model, multi_avg_fn=warmed_up_average(EMA_DECAY))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings.lr, betas=(0.9, 0.99), fused=True
-    )
-    scheduler = OneCycleLR(
-        optimizer, settings.lr, steps, pct_start=0.05, cycle_momentum=False
-    )
-    return model, averaged, optimizer, scheduler
+    averaged = AveragedModel(model, multi_avg_fn=warmed_up_average(settings.ema))
+    optimizer = make_optimizer(settings, model.parameters())
+    return model, averaged, optimizer, make_scheduler(settings, optimizer, steps)
 
 
 def draw(model, image_size, seed, path, title):

@@ -1,6 +1,9 @@
 """Draw vectors from N(0, 1) and let a trained decoder paint them.
 
 python random_generation.py --model VAE
+
+With --prior gaussian or gmm they are drawn from what was fitted, at the end of the
+training, to the codes of the training photos.
 """
 
 from math import isqrt
@@ -8,14 +11,19 @@ from math import isqrt
 from utils.cli import PROJECT, UsageError, command_line, run
 from utils.registry import load_model
 
-FLAGS = "--model --count --seed --weights --save --out"
+FLAGS = "--model --prior --count --seed --weights --save --out"
 COLUMNS = 10  # images per row, at least
 MOST_SHOWN = 1000  # images on a picture
 BATCH = 256  # images painted at once
+DRAWN_FROM = {
+    "normal": "z ~ N(0, 1)",
+    "gaussian": "z from a Gaussian fitted to the codes",
+    "gmm": "z from a mixture fitted to the codes",
+}
 
 
-def paint(model, count):
-    """Yield `count` random images in batches (B, 3, H, W) in [0, 1]."""
+def paint(model, draw_codes, count):
+    """Yield `count` images of `draw_codes(B)` in batches (B, 3, H, W) in [0, 1]."""
     import torch
 
     from utils.train import progress
@@ -23,7 +31,7 @@ def paint(model, count):
     for start in progress(range(0, count, BATCH), "batches"):
         size = min(BATCH, count - start)
         with torch.no_grad():
-            images = model.decoder(torch.randn(size, model.args["encoding_dim"]))
+            images = model.decoder(draw_codes(size))
         yield images
 
 
@@ -41,13 +49,13 @@ def main(argv=None):
     from utils.arrays import save_images
     from utils.checkpoint import find_weights, prepare_folder
     from utils.figures import caption, save_grid
+    from utils.priors import load_prior
     from utils.runtime import set_seeds
 
     set_seeds(args.seed)
-    model, about = load_model(
-        args.model, args.weights or find_weights(PROJECT, args.model)
-    )
-    batches = paint(model, args.count)
+    weights = args.weights or find_weights(PROJECT, args.model)
+    model, about = load_model(args.model, weights)
+    batches = paint(model, load_prior(args.prior, model, about, weights), args.count)
     if args.save:
         size = model.args["img_height"], model.args["img_width"]
         save_images(args.save, batches, (args.count, *size, 3))
@@ -57,7 +65,9 @@ def main(argv=None):
         torch.cat(list(batches)),
         args.out / "vis" / f"random_images_{args.model}.png",
         columns=max(COLUMNS, isqrt(args.count)),
-        title=caption(args.model, f"{args.count} samples, z ~ N(0, 1)", about),
+        title=caption(
+            args.model, f"{args.count} samples, {DRAWN_FROM[args.prior]}", about
+        ),
     )
 
 

@@ -3,53 +3,66 @@
 python train_script.py --model AE > log/train_AE.out
 """
 
-from utils.cli import command_line, run
-from utils.registry import build_model, loss_of, settings_for, size_args
+import logging
+
+from utils.cli import UsageError, command_line, run
+from utils.registry import build_model, load_model, loss_of, settings_for, size_args
 
 FLAGS = (
-    "--model --epochs --batch-size --lr --optimizer --scheduler --patience --seed "
-    "--data --strict-data --image-size --encoding-dim --device --out"
+    "--model --epochs --batch-size --lr --optimizer --weight-decay --scheduler "
+    "--warm-up --patience --flips --ema --start --beta --seed --split-seed --data "
+    "--strict-data --image-size --encoding-dim --device --out"
 )
+MOST_NUMBERS = 512  # of a code, whose covariance is worth keeping
+log = logging.getLogger(__name__)
 
 
-def make_optimizer(name, parameters, lr):
-    """Return a torch optimizer by its name on the command line."""
-    import torch
-
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr)
-    if name == "momentum":
-        return torch.optim.SGD(parameters, lr, momentum=0.9)
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr, fused=True)
-    if name == "muon":
-        from utils.muon import Muon
-
-        return Muon(parameters, lr)
-    return torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), fused=True)
+def start(model, how, channel_means):
+    """Set the first weights: the model's own, or each layer's as PyTorch draws them."""
+    if how == "own":
+        model.start_at(channel_means)
+        return
+    for layer in model.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
 
 
-def make_scheduler(name, optimizer, lr, steps):
-    """Return the learning rate over `steps` batches, or over epochs, by its name."""
-    from torch.optim.lr_scheduler import OneCycleLR
+def running_average(model, decay):
+    """Return an AveragedModel of this decay, or None for a decay of 0."""
+    from torch.optim.swa_utils import AveragedModel
 
-    from utils.scheduler import exponential_decay
+    from utils.ema import warmed_up_average
 
-    if name == "exponential":
-        return exponential_decay(lr, 0.9, 10)
-    if name == "constant":
-        return exponential_decay(lr, 1.0)
-    return OneCycleLR(optimizer, lr, steps, pct_start=0.25, cycle_momentum=False)
+    average = warmed_up_average(decay)
+    return AveragedModel(model, multi_avg_fn=average) if decay else None
+
+
+def save_priors(folder, name, training):
+    """Fit distributions to the best model's codes, and save them beside its weights."""
+    from utils.checkpoint import prepare_target, save_checkpoint, weights_name
+    from utils.latent import encode
+    from utils.priors import fit_priors, fitted_to
+
+    model, about = load_model(name, folder / weights_name(name))
+    if model.args["encoding_dim"] > MOST_NUMBERS:
+        log.warning("no priors for codes of more than %d numbers", MOST_NUMBERS)
+        return
+    priors = fit_priors(name, encode(model, training.all_images()))
+    path = prepare_target(folder / weights_name(priors.name))
+    save_checkpoint(path, priors, {"fitted_to": fitted_to(about)})
 
 
 def main(argv=None):
     parser = command_line(__doc__, *FLAGS.split(), model="AE")
     args = parser.parse_args(argv)
     settings = settings_for(args, args.model)
+    if args.beta is not None and args.model != "VAE":
+        raise UsageError(f"argument --beta: {args.model} has no KL; use --model VAE")
 
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.figures import caption, save_curves
+    from utils.optimizers import make_optimizer, make_scheduler
     from utils.runtime import set_seeds, start_training
     from utils.train import train
 
@@ -57,14 +70,12 @@ def main(argv=None):
     set_seeds(args.seed)
     model = build_model(name, **size_args(settings))
     device, (training, validation), about = start_training(args, settings, name)
-    if hasattr(model, "start_at"):
-        model.start_at(training.dataset.channel_means())
+    start(model, settings.start, training.dataset.channel_means())
     model.to(device)
-    steps = settings.epochs * len(training)
-    optimizer = make_optimizer(settings.optimizer, model.parameters(), settings.lr)
+    optimizer = make_optimizer(settings, model.parameters())
     train(
         optimizer=optimizer,
-        scheduler=make_scheduler(settings.scheduler, optimizer, settings.lr, steps),
+        scheduler=make_scheduler(settings, optimizer, settings.epochs * len(training)),
         model=model,
         training_dataloader=training,
         validation_dataloader=validation,
@@ -72,10 +83,12 @@ def main(argv=None):
         early_stopping_patience=settings.patience,
         device=device,
         model_save_root=args.out / "models",
-        loss_fn=loss_of(name),
+        loss_fn=loss_of(name, settings.beta),
         log_path=csv_path,
         about=about,
+        averaged=running_average(model, settings.ema),
     )
+    save_priors(args.out / "models", name, training.dataset)
     title = caption(name, settings.optimizer, about)
     save_curves(csv_path, args.out / "vis" / f"loss_{name}.png", title)
 

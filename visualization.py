@@ -33,7 +33,10 @@ def main(argv=None):
     prepare_folder(args.out / "vis")
     model.to(device)
     size = model.args["img_width"], model.args["img_height"]
-    loaders = open_flowers(args.data, SHOWN, size, args.seed)
+    split_seed = about.get("data", {}).get("split_seed", 0)
+    loaders = open_flowers(
+        args.data, SHOWN, size, seed=args.seed, split_seed=split_seed
+    )
     warn_of_other_data(about, loaders[0].dataset.about)
     sides = (("train", "training"), ("valid", "validation"))
     for (side, name), loader in zip(sides, loaders, strict=True):

@@ -99,11 +99,16 @@ BOTH = {  # refused by train_script.py and by diffusion.py
     "--device": ["tpu"],
     "--ep": ["3"],  # no abbreviations
     "--colour": ["red"],
+    "--ema": ["1", "-0.1", "nan"],
+    "--split-seed": ["-1", "x"],
 }
 AUTOENCODERS = {
     "--model": ["RNN", "ae", "", "diffusion"],
     "--optimizer": ["SGD", "lion"],
     "--scheduler": ["cosine"],
+    "--warm-up": ["1", "inf"],
+    "--weight-decay": ["-1", "nan", "1e999"],
+    "--start": ["zero"],
     "--encoding-dim": ["0", "65537"],
 }
 REFUSED = {
@@ -141,6 +146,8 @@ def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
         ),
         (["--model", "AE", "--image-size", "10"], ["multiple of 4", "10"]),
         (["--model", "VAE", "--image-size", "9"], ["multiple of 4", "9"]),
+        (["--model", "AE", "--beta", "2"], ["--beta", "AE has no KL"]),
+        (["--model", "VAE", "--beta", "best"], ["--beta", "'best'"]),
         (["--epochs"], ["--epochs", "expected one argument"]),
         (["AE"], ["AE"]),
     ],

@@ -67,7 +67,8 @@ def test_frechet_distance_of_fewer_images_than_features():
 
 def test_frechet_distance_of_torchmetrics():
     """Its own formula, on random features, to a thousandth."""
-    fid = pytest.importorskip("torchmetrics.image.fid")
+    from torchmetrics.image import fid
+
     ones, others = normal(300, 20, 0), normal(300, 20, 1, scale=1.5, shift=0.2)
     facts = [
         f(x) for x in (ones, others) for f in (lambda x: x.mean(0), lambda x: x.T.cov())

@@ -133,7 +133,7 @@ def test_the_files_are_where_they_belong_and_nowhere_else(site, runs):
     """M10, M13, M25, M28, M40, M41, P12: below --out, or next to the command."""
     pictures = ("loss_AE", "random_images_AE", "train_AE", "valid_AE")
     assert files_below(site.parent / "out") == sorted(
-        ["log/AE.csv", "models/Best_AE.pth"]
+        ["log/AE.csv", "models/Best_AE.pth", "models/Prior_AE.pth"]
         + [f"log/{name}.out" for name in SCRIPTS]
         + [f"vis/{name}.png" for name in pictures]
     )

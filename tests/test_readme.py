@@ -30,8 +30,9 @@ def test_files_named_are_there():
 
 def test_flags_named_exist():
     """Every --flag of the README belongs to some command."""
-    tool = (PROJECT / "tools" / "get_flowers.py").read_text("utf-8")
-    known = {*FLAGS, "--help", "--debug", *re.findall(r'"(--[\w-]+)"', tool)}
+    tools = "".join(p.read_text("utf-8") for p in (PROJECT / "tools").glob("*.py"))
+    known = {*FLAGS, "--no-flips", "--help", "--debug"}
+    known |= set(re.findall(r'"(--[\w-]+)"', tools))
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known
 
 
@@ -48,9 +49,9 @@ def test_each_setting_trains_within_the_assignment(name):
     """M12, M19, M22, M33: the rows' epochs are the assignment's."""
     epochs = {row.optimizer: row.epochs for row in PRESETS[name]}
     expected = {
-        "MLPAE": {"sgd": 100},
-        "AE": {"adamw": 15, "sgd": 60},
-        "VAE": {"adamw": 20},
+        "MLPAE": {"sgd": 100, "adamw": 60},
+        "AE": {"muon": 15, "adamw": 15, "sgd": 60},
+        "VAE": {"muon": 20, "adamw": 20},
         "diffusion": {"adamw": 90},
     }
     assert epochs == expected[name]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from train_script import make_optimizer, make_scheduler
+from utils.optimizers import make_optimizer, make_scheduler
+from utils.registry import Settings
 from utils.scheduler import exponential_decay
 
 
@@ -22,6 +23,10 @@ def test_exponential_decay_of_the_kit(epoch, rate):
     }
 
 
+def row(lr, optimizer="adamw", scheduler="onecycle", **more):
+    return Settings(1, lr, optimizer, scheduler, **more)
+
+
 @pytest.mark.parametrize(
     "name, first, second",  # weights after steps along gradients 2 and 2, from 1
     [
@@ -35,7 +40,8 @@ def test_exponential_decay_of_the_kit(epoch, rate):
 def test_optimizers_by_name(name, first, second):
     """M21: two steps of each, worked out by hand for lr = 0.1."""
     w = nn.Parameter(torch.tensor([1.0]))
-    optimizer = make_optimizer(name, [w], 0.1)
+    decay = 0.01 if name in ("adamw", "muon") else 0.0
+    optimizer = make_optimizer(row(0.1, name, weight_decay=decay), [w])
     for expected in (first, second):
         w.grad = torch.tensor([2.0])
         optimizer.step()
@@ -43,13 +49,13 @@ def test_optimizers_by_name(name, first, second):
 
 
 def test_schedulers_by_name():
-    """M12 (x 0.9 every 10 epochs), R12; onecycle peaks at a quarter, ends near 0."""
-    optimizer = make_optimizer("adamw", [nn.Parameter(torch.ones(1))], 0.4)
-    kit = make_scheduler("exponential", optimizer, 1.0, 99)
+    """M12 (x 0.9 every 10 epochs), R12; onecycle peaks where told, ends near 0."""
+    optimizer = make_optimizer(row(0.4), [nn.Parameter(torch.ones(1))])
+    kit = make_scheduler(row(1.0, scheduler="exponential"), optimizer, 99)
     assert [kit(n) for n in (0, 9, 10, 25)] == pytest.approx([1, 1, 0.9, 0.81])
-    constant = make_scheduler("constant", optimizer, 0.4, 99)
+    constant = make_scheduler(row(0.4, scheduler="constant"), optimizer, 99)
     assert {constant(n) for n in range(0, 1000, 7)} == {0.4}
-    cycle, rates = make_scheduler("onecycle", optimizer, 0.4, 40), []
+    cycle, rates = make_scheduler(row(0.4, warm_up=0.25), optimizer, 40), []
     for _ in range(40):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()

@@ -16,11 +16,11 @@ from utils.data_processor import create_flower_dataloaders
 
 pytestmark = pytest.mark.thresholds
 seeds = pytest.mark.parametrize("seed", [0, 1, 2])
-trained = {}  # command line -> rows of its log, so that no training runs twice
+trained = {}  # command line -> its log and --out, so that no training runs twice
 
 
 def train(folder, photos, *arguments):
-    """Run train_script.py once per command line -> its (train, valid) per epoch."""
+    """Run train_script.py once per command line -> [(train, valid), ...], its --out."""
     if arguments not in trained:
         out = folder / "-".join(arguments).strip("-")
         done = run_command(
@@ -28,7 +28,7 @@ def train(folder, photos, *arguments):
         )
         assert done.returncode == 0, done.stderr
         (out / "log" / "train.out").write_text(done.stdout)
-        trained[arguments] = [parse(line) for line in done.stdout.splitlines()]
+        trained[arguments] = [parse(line) for line in done.stdout.splitlines()], out
     return trained[arguments]
 
 
@@ -41,7 +41,7 @@ def parse(line):
 @seeds
 def test_mlpae(tmp_path, real_photos, seed):
     """M12: both losses below 0.03 with the kit's own SGD, lr 1.0, no momentum."""
-    rows = train(tmp_path, real_photos, "--model", "MLPAE", "--seed", str(seed))
+    rows, _ = train(tmp_path, real_photos, "--model", "MLPAE", "--seed", str(seed))
     print(f"MLPAE seed {seed}: {rows[-1]} after {len(rows)} epochs")
     assert len(rows) <= 100 and max(rows[-1]) < 0.03
 
@@ -50,8 +50,8 @@ def test_mlpae(tmp_path, real_photos, seed):
 def test_ae_by_sgd(tmp_path, real_photos, seed):
     """M19: below 0.015 at the 60th line, and below the MLPAE on both losses."""
     sgd = ("--model", "AE", "--optimizer", "sgd", "--seed", str(seed))
-    rows = train(tmp_path, real_photos, *sgd)
-    other = train(tmp_path, real_photos, "--model", "MLPAE", "--seed", str(seed))
+    rows, _ = train(tmp_path, real_photos, *sgd)
+    other, _ = train(tmp_path, real_photos, "--model", "MLPAE", "--seed", str(seed))
     print(f"AE by SGD, seed {seed}: {rows[-1]} after {len(rows)} epochs")
     assert len(rows) <= 60 and rows[-1][0] < 0.015
     assert rows[-1][0] < other[-1][0] and rows[-1][1] < other[-1][1]
@@ -60,7 +60,7 @@ def test_ae_by_sgd(tmp_path, real_photos, seed):
 @seeds
 def test_ae(tmp_path, real_photos, seed):
     """M22: within 15 epochs train below 0.010 and validation below 0.012."""
-    rows = train(tmp_path, real_photos, "--model", "AE", "--seed", str(seed))
+    rows, _ = train(tmp_path, real_photos, "--model", "AE", "--seed", str(seed))
     print(f"AE seed {seed}: {rows[-1]} after {len(rows)} epochs")
     assert len(rows) <= 15 and rows[-1][0] < 0.010 and rows[-1][1] < 0.012
 
@@ -68,7 +68,7 @@ def test_ae(tmp_path, real_photos, seed):
 @seeds
 def test_vae(tmp_path, real_photos, seed):
     """M33: within 20 epochs both losses below 800 per batch of 16."""
-    rows = train(tmp_path, real_photos, "--model", "VAE", "--seed", str(seed))
+    rows, _ = train(tmp_path, real_photos, "--model", "VAE", "--seed", str(seed))
     print(f"VAE seed {seed}: {rows[-1]} after {len(rows)} epochs")
     assert len(rows) <= 20 and max(rows[-1]) < 800
 

@@ -64,10 +64,13 @@ def test_loss_per_photo_does_not_depend_on_the_batch_size(
 
 
 class Detailed(Scale):
-    """Has details: the brightness of each photo."""
+    """Has details, the brightness of each photo, and tells their mean."""
 
     def details(self, images):
         return {"brightness": images.mean(dim=(1, 2, 3))}
+
+    def summary(self, details):
+        return {"brightness": details["brightness"].mean().item()}
 
 
 def test_columns_and_rows_of_the_csv_file(tmp_path, capsys):

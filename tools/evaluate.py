@@ -3,10 +3,12 @@
 python -m tools.evaluate models/Best_VAE.pth
 python -m tools.evaluate samples.npy --json
 
-IMAGES is a file of weights, a folder of pictures (which are brought to 24 x 24), or a
-.npy of uint8 (N, H, W, 3). All are compared with the training photos; beside them stand
-the validation photos (the floor) and samples of the AE and the VAE in models/. Frechet
-distances of few images are too large: compare them at equal numbers.
+Each of IMAGES is a file of weights, a folder of pictures (which are brought to 24 x
+24), or a .npy of uint8 (N, H, W, 3). They are compared with all photos; copies are
+sought among those of training. Beside them stand an autoencoder's own reconstructions
+of the training photos, the validation photos against the training photos (the floor),
+and samples of the AE and the VAE in models/. Frechet distances of few images are too
+large: compare them at equal numbers.
 """
 
 import json
@@ -14,9 +16,9 @@ import logging
 from collections import deque
 from pathlib import Path
 
-from utils.cli import PROJECT, UsageError, UserError, command_line, run
+from utils.cli import MODELS, PROJECT, UsageError, UserError, command_line, run
 
-FLAGS = "--count --seed --data --strict-data"
+FLAGS = "--prior --count --seed --data --strict-data"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
 BATCH = 200  # images sampled at once
 MOST = 10_000  # images of a set; all pairs of them are compared in memory
@@ -25,8 +27,8 @@ log = logging.getLogger(__name__)
 
 def parse(argv):
     """Return the checked command line."""
-    parser = command_line(__doc__, *FLAGS.split(), count=1000)
-    parser.add_argument("images", type=Path, metavar="IMAGES")
+    parser = command_line(__doc__, *FLAGS.split(), count=2000)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES")
     parser.add_argument(
         "--extractor",
         default=PROJECT / "models" / "features.pt",
@@ -42,7 +44,27 @@ def parse(argv):
 # Where images come from ----------------------------------------------------------
 
 
-def read_images(path, count):
+def is_weights(path):
+    """Tell whether images are to be drawn from this path, not read."""
+    return path.suffix != ".npy" and not path.is_dir()
+
+
+def what_it_saw(path):
+    """Return (width, height) and split seed of IMAGES: its own, or 24 x 24 and 0."""
+    from utils.checkpoint import load_checkpoint
+
+    size, split_seed = IMAGE_SIZE, 0
+    if is_weights(path):
+        _, about = load_checkpoint(path)
+        size = about.get("settings", {}).get("image_size", size)
+        split_seed = about.get("data", {}).get("split_seed", split_seed)
+    elif path.is_file():
+        height, width = read_array(path).shape[2:]
+        return (width, height), split_seed
+    return (size, size), split_seed
+
+
+def read_images(path, count, prior="normal"):
     """Return the images of a checkpoint, folder or array, (N, 3, H, W) in [0, 1].
 
     Raises:
@@ -55,7 +77,7 @@ def read_images(path, count):
         if not paths:
             raise UserError(f"{path} holds no images; name a folder of pictures")
         return decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255
-    return read_array(path) if path.suffix == ".npy" else draw(path, count)
+    return draw(path, count, prior) if is_weights(path) else read_array(path)
 
 
 def read_array(path):
@@ -74,11 +96,12 @@ def read_array(path):
     return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
 
 
-def draw(path, count):
+def draw(path, count, prior="normal"):
     """Sample `count` images from a file of weights, (N, 3, H, W) in [0, 1]."""
     import torch
 
     from utils.checkpoint import load_checkpoint
+    from utils.priors import load_prior
     from utils.registry import load_model
 
     weights, about = load_checkpoint(path)
@@ -88,7 +111,23 @@ def draw(path, count):
         raise UserError(f"{path} does not say which model it holds; train it again")
     model, _ = load_model(about["model"], path)
     with torch.no_grad():
-        return model.decoder(torch.randn(count, model.args["encoding_dim"]))
+        return model.decoder(load_prior(prior, model, about, path)(count))
+
+
+def reconstructions(path, images):
+    """Return what an autoencoder's file makes of images (N, 3, H, W), or None."""
+    import torch
+
+    from utils.checkpoint import load_checkpoint
+    from utils.latent import encode
+    from utils.registry import load_model
+
+    name = load_checkpoint(path)[1].get("model")
+    if name not in MODELS:
+        return None
+    model, _ = load_model(name, path)
+    with torch.no_grad():
+        return model.decoder(encode(model, images))
 
 
 def draw_by_diffusion(weights, about, count):
@@ -132,41 +171,7 @@ def inception():
     return lambda images: network((images * 255).round().byte())
 
 
-# What is measured ----------------------------------------------------------------
-
-
-def measures(images, training, extractor):
-    """Measure images (N, 3, H, W) against the training photos.
-
-    Returns name -> Estimate, or a str that says why there is none.
-    """
-    from utils.metrics import (
-        extract,
-        frechet_distance,
-        kernel_distance,
-        nearest_training_images,
-        precision_and_recall,
-        share,
-        with_interval,
-    )
-
-    ones, others = extract(extractor, images), extract(extractor, training)
-    found = {"kernel distance": kernel_distance(ones, others)}
-    width = ones.shape[1]
-    fewest = min(len(ones), len(others))
-    if fewest <= width:
-        found["Frechet distance"] = f"needs more than {width} images, got {fewest}"
-    else:
-        found["Frechet distance"] = with_interval(
-            lambda some: frechet_distance(some, others), ones
-        )
-    for place, name in enumerate(("precision", "recall")):
-        found[name] = with_interval(
-            lambda some, place=place: precision_and_recall(others, some)[place], ones
-        )
-    for name, by in (("copies by pixels", None), ("copies by features", extractor)):
-        found[name] = share(nearest_training_images(images, training, by).copies())
-    return found
+# What is told ---------------------------------------------------------------------
 
 
 def table(columns):
@@ -190,38 +195,56 @@ def cell(found):
     return "{:.4g} [{:.4g}, {:.4g}]".format(*found)
 
 
+def sets_to_compare(args, training, validation):
+    """Return name -> images (N, 3, H, W): what is asked, and what stands beside it."""
+    from utils.checkpoint import find_weights
+
+    sets = {}
+    for path in args.images:
+        asked = sets[str(path)] = read_images(path, args.count, args.prior)
+        if is_weights(path):
+            sets[f"reconstructions by {path}"] = reconstructions(path, training)
+    sets["validation photos"] = validation
+    for name in ("AE", "VAE"):
+        sets[f"our {name}"] = draw(find_weights(PROJECT, name), len(asked))
+    fitting = {}
+    for name, images in sets.items():
+        if images is not None and images.shape[2:] == training.shape[2:]:
+            fitting[name] = images
+        elif images is not None:
+            log.warning("%s has images of another size, and is left out", name)
+    return fitting
+
+
 def main(argv=None):
     args = parse(argv)
 
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
-    from utils.checkpoint import find_weights
     from utils.data_processor import open_flowers
+    from utils.metrics import extract
     from utils.runtime import set_seeds
+    from utils.yardsticks import Photos, measures
 
     set_seeds(args.seed)
     extractor = find_extractor(args.extractor)
-    images = read_images(args.images, args.count)
-    height, width = images.shape[2:]
+    size, split_seed = what_it_saw(args.images[0])
     photos = [
-        loader.dataset.images.float() / 255
+        loader.dataset.all_images()
         for loader in open_flowers(
-            args.data, BATCH, (width, height), args.seed, args.strict_data
+            args.data, BATCH, size, split_seed=split_seed, strict=args.strict_data
         )
     ]
-    sets = {str(args.images): images, "validation photos": photos[1]}
-    for name in ("AE", "VAE"):
-        sets[f"our {name}"] = draw(find_weights(PROJECT, name), len(images))
+    sets = sets_to_compare(args, *photos)
+    sides = [Photos(images, extract(extractor, images)) for images in photos]
     columns = {}
-    for name, others in sets.items():
-        if others.shape[2:] == images.shape[2:]:
-            columns[name] = len(others), measures(others, photos[0], extractor)
-        else:
-            log.warning("%s makes images of another size, and is left out", name)
+    for name, images in sets.items():
+        against = sides[:1] if images is photos[1] else sides
+        columns[name] = len(images), measures(images, extractor, *against)
     for name, (_, found) in columns.items():
         for measure, reason in found.items():
             if isinstance(reason, str):
-                log.warning("no %s of %s: %s", measure, name, reason)
+                log.warning("no %s of %s: %s", measure.strip("- "), name, reason)
     if args.json:
         print(json.dumps({n: {"images": c, **f} for n, (c, f) in columns.items()}))
     else:

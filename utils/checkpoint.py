@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 def weights_name(name):
     """Return the file name of a model's best weights."""
+    if name.startswith("prior_"):
+        return f"Prior_{name.removeprefix('prior_')}.pth"
     return NAMES.get(name, f"Best_{name}.pth")
 
 

@@ -58,6 +58,28 @@ def positive_number(text):
     return value
 
 
+def number_from_zero(below):
+    """Return an argparse type: a finite number from 0 to below a bound."""
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < below:
+            raise argparse.ArgumentTypeError(
+                f"must be a number from 0 to below {below:g}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def positive_or_optimal(text):
+    """A finite number above 0, or the word `optimal`."""
+    return text if text == "optimal" else positive_number(text)
+
+
 MODELS = ("MLPAE", "AE", "VAE")
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")
 SCHEDULERS = ("exponential", "onecycle", "constant")
@@ -78,6 +100,11 @@ FLAGS = {
     "--optimizer": dict(
         choices=OPTIMIZERS, help="type of optimizer (default: the model's)"
     ),
+    "--weight-decay": dict(
+        type=number_from_zero(1000),
+        help="share of a weight that a step takes away, in learning rates; of sgd, "
+        "momentum and adam: added to the gradient (default: the model's)",
+    ),
     "--scheduler": dict(
         choices=SCHEDULERS, help="learning rate over time (default: the model's)"
     ),
@@ -87,6 +114,37 @@ FLAGS = {
     ),
     "--seed": dict(
         type=whole_number(0, 2**32 - 1), default=0, help="random seed (default: 0)"
+    ),
+    "--split-seed": dict(
+        type=whole_number(0, 2**32 - 1),
+        default=0,
+        help="which photos validate (default: 0, the same for every model)",
+    ),
+    "--warm-up": dict(
+        type=number_from_zero(1),
+        help="share of the steps in which a onecycle rate rises (default: the model's)",
+    ),
+    "--flips": dict(
+        action=argparse.BooleanOptionalAction,
+        help="mirror half of the training photos (default: the model's)",
+    ),
+    "--ema": dict(
+        type=number_from_zero(1),
+        help="decay per step of the weights' running average (default: the model's)",
+    ),
+    "--start": dict(
+        choices=("own", "torch"),
+        help="first weights: the model's own way, or PyTorch's (default: own)",
+    ),
+    "--beta": dict(
+        type=positive_or_optimal,
+        help="weight of the VAE's KL, or optimal: sigma-VAE (default: 1)",
+    ),
+    "--prior": dict(
+        choices=("normal", "gaussian", "gmm"),
+        default="normal",
+        help="draw from N(0, I), or from what was fitted to the training photos' "
+        "codes: a Gaussian, or a mixture (default: normal)",
     ),
     "--data": dict(type=Path, help="folder of class folders (default: ./flowers)"),
     "--strict-data": dict(
@@ -152,8 +210,11 @@ def command_line(doc, *flags, **defaults):
 
 def diffusion_line(doc=None):
     """The command line of diffusion.py, which is checked before torch loads."""
-    flags = "--epochs --batch-size --lr --patience --seed --data --strict-data"
-    return command_line(doc, *flags.split(), "--image-size", "--device", "--out")
+    flags = (
+        "--epochs --batch-size --lr --patience --flips --ema --seed --split-seed "
+        "--data --strict-data --image-size --device --out"
+    )
+    return command_line(doc, *flags.split())
 
 
 # Running -----------------------------------------------------------------------

@@ -22,12 +22,13 @@ class FlowerImages(Dataset):
     """One side of the split, decoded: `images` uint8 (N, 3, H, W), `labels` int64 (N,).
 
     `about` describes the data for checkpoints: class names, source ("photos" or
-    "drawn flowers"), number of images, and a fingerprint of the split.
+    "drawn flowers"), number of images, the split's seed and its fingerprint. With
+    `flips` a batch is mirrored image by image, at random.
     """
 
-    def __init__(self, images, labels, about):
+    def __init__(self, images, labels, about, flips=False):
         self.images, self.labels, self.about = images, labels, about
-        self.classes = about["classes"]
+        self.flips, self.classes = flips, about["classes"]
 
     def __len__(self):
         return len(self.images)
@@ -37,12 +38,23 @@ class FlowerImages(Dataset):
 
     def __getitems__(self, indices):
         """A whole batch at once: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
-        return self[torch.as_tensor(indices)]
+        images, labels = self[torch.as_tensor(indices)]
+        return mirrored(images) if self.flips else images, labels
+
+    def all_images(self):
+        """Every image as it is: float32 (N, 3, H, W) in [0, 1]."""
+        return self.images.float() / 255
 
     def channel_means(self):
         """Mean of each colour over all images: (3,), in [0, 1]."""
         sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))  # exact
         return (sums.double() / (255 * self.images[:, 0].numel())).float()
+
+
+def mirrored(images):
+    """Mirror each of the images (B, 3, H, W) or not, as a coin falls."""
+    heads = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(heads, images.flip(3), images)
 
 
 def as_fetched(batch):
@@ -87,13 +99,15 @@ def create_flower_dataloaders(
     split_seed=0,
     draw_if_empty=False,
     strict=False,
+    flips=False,
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
     Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], squashed to that size;
     labels are int64 (B,). The split depends on the file names and `split_seed` alone;
-    `seed` shuffles the training batches. Every photo is decoded once, into memory, so
-    that `num_worker` is accepted and has no effect.
+    `seed` shuffles the training batches, `flips` mirrors half of their images. Every
+    photo is decoded once, into memory, so that `num_worker` is accepted and has no
+    effect.
 
     Raises:
         UsageError: if `root` is no folder.
@@ -106,6 +120,7 @@ def create_flower_dataloaders(
         )
     else:
         sides = drawn_sides((IMG_WIDTH, IMG_HEIGHT), split_seed)
+    sides[0].flips = flips
     return tuple(
         DataLoader(
             side,
@@ -118,18 +133,17 @@ def create_flower_dataloaders(
     )
 
 
-def open_flowers(data, batch_size, size, seed=0, strict=False):
+def open_flowers(data, batch_size, size, **options):
     """Return a command's loaders: of `--data`, else of ./flowers, else of drawings.
 
-    size: (width, height) in pixels.
+    size: (width, height) in pixels; options: of `create_flower_dataloaders`.
     """
     return create_flower_dataloaders(
         batch_size,
         data or PROJECT / "flowers",
         *size,
-        seed=seed,
         draw_if_empty=data is None,
-        strict=strict,
+        **options,
     )
 
 
@@ -168,7 +182,8 @@ def photo_sides(root, classes, samples, size, split_seed, strict):
     labels = torch.tensor([label for _, label in samples])[kept]
     names = [path.relative_to(root).as_posix() for path, _ in samples]
     sides = split_samples(samples, classes, split_seed)  # by name, readable or not
-    about = describe("photos", classes, len(kept), [names[i] for i in sides[1]])
+    validation = [names[i] for i in sides[1]]
+    about = describe("photos", classes, len(kept), split_seed, validation)
     row_of = {index: row for row, index in enumerate(kept.tolist())}
     rows = [[row_of[i] for i in side if i in row_of] for side in sides]
     return [FlowerImages(images[side], labels[side], about) for side in rows]
@@ -178,14 +193,23 @@ def drawn_sides(size, split_seed):
     """Return [training, validation] images of drawn flowers."""
     images, labels = draw_flowers(DRAWN_PER_SPECIES, *size)
     sides = split_indices(len(images), seed=split_seed)
-    about = describe("drawn flowers", list(SPECIES), len(images), map(str, sides[1]))
+    validation = [str(i) for i in sides[1]]
+    about = describe(
+        "drawn flowers", list(SPECIES), len(images), split_seed, validation
+    )
     return [FlowerImages(images[side], labels[side], about) for side in sides]
 
 
-def describe(source, classes, count, validation_names):
+def describe(source, classes, count, split_seed, validation_names):
     """Return what a checkpoint keeps of its data."""
     split = hashlib.sha256(os.fsencode("\n".join(validation_names))).hexdigest()[:16]
-    return {"source": source, "classes": classes, "count": count, "split": split}
+    return {
+        "source": source,
+        "classes": classes,
+        "count": count,
+        "split_seed": split_seed,
+        "split": split,
+    }
 
 
 def show_images(images, nmax=64, save_path=None):

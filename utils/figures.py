@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torchvision.utils import make_grid
 
@@ -66,6 +67,13 @@ def save(figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path if path.suffix == ".png" else path.with_name(path.name + ".png")
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def rendered(figure):
+    """Return what a figure looks like, (H, W, 3) in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3] / 255
 
 
 def caption(name, what, about):
@@ -127,7 +135,8 @@ def save_curves(csv_path, path, title):
     ):
         checked = np.isfinite(curves[column])
         axes.plot(curves["epoch"][checked], curves[column][checked], label=label)
-    axes.set_yscale("log")
+    if all((line.get_ydata() > 0).all() for line in axes.lines):
+        axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     save(figure, path)

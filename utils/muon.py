@@ -77,14 +77,20 @@ def orthogonalised(matrix, steps=5):
     """Bring all singular values of a matrix (rows, columns) near 1, and keep its axes.
 
     A quintic Newton-Schulz iteration, whose coefficients lift small values fast and
-    leave all between about 0.7 and 1.2.
+    leave all between about 0.7 and 1.2. Every iterate is a polynomial of the smaller
+    Gram matrix times the matrix, so that the polynomial alone is iterated; in double
+    precision, where there is one, for small values show squared there.
     """
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+    exact = torch.float32 if matrix.device.type == "mps" else torch.float64
+    x = (wide / (wide.norm() + 1e-7)).to(exact)
+    gram = x @ x.T  # (rows, rows), the smaller side
+    eye = factor = torch.eye(len(gram), dtype=exact, device=gram.device)
     for _ in range(steps):
-        square = x @ x.T  # (rows, rows), the smaller side
-        x = a * x + (b * square + c * square @ square) @ x
+        step = a * eye + b * gram + c * gram @ gram
+        gram, factor = step @ gram @ step, step @ factor
+    x = factor.to(matrix.dtype) @ x.to(matrix.dtype)
     return x if wide is matrix else x.T
 
 

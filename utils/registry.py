@@ -17,25 +17,52 @@ class Settings:
 
     epochs: int  # upper bound; early stopping may end sooner
     lr: float  # before any decay
-    optimizer: str  # a name that make_optimizer knows
-    scheduler: str  # a name that make_scheduler knows
+    optimizer: str  # one of utils.cli.OPTIMIZERS
+    scheduler: str  # one of utils.cli.SCHEDULERS
     batch_size: int = 16  # images per step
     patience: int = 5  # validation checks without a new best
     image_size: int = 24  # pixels per side
     encoding_dim: int = 64  # numbers in the latent vector
+    flips: bool = False  # mirror half of the training photos
+    ema: float = 0.0  # decay per step of the weights' running average; 0 is none
+    beta: float | str = 1.0  # weight of the VAE's KL, or "optimal"
+    weight_decay: float = 0.0  # as a share of each step's learning rate
+    warm_up: float = 0.25  # share of the steps in which a onecycle rate rises
+    start: str = "own"  # initial weights: the model's own, or PyTorch's ("torch")
+
+
+def tuned(epochs, lr, optimizer, weight_decay):
+    """Return settings of one cycle on mirrored photos."""
+    return Settings(
+        epochs, lr, optimizer, "onecycle", weight_decay=weight_decay, flips=True
+    )
 
 
 # One row per model and optimizer that was measured; a model's first row is its default.
 PRESETS = {
-    "MLPAE": (Settings(epochs=100, lr=1.0, optimizer="sgd", scheduler="exponential"),),
-    "AE": (
-        Settings(epochs=15, lr=2e-3, optimizer="adamw", scheduler="onecycle"),
-        Settings(epochs=60, lr=1.0, optimizer="sgd", scheduler="exponential"),
+    "MLPAE": (
+        Settings(epochs=100, lr=1.0, optimizer="sgd", scheduler="exponential"),
+        tuned(60, 2e-3, "adamw", weight_decay=0.1),
     ),
-    "VAE": (Settings(epochs=20, lr=2e-3, optimizer="adamw", scheduler="onecycle"),),
+    "AE": (
+        tuned(15, 4e-3, "muon", weight_decay=0.8),
+        tuned(15, 2e-3, "adamw", weight_decay=0.01),
+        Settings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
+    ),
+    "VAE": (
+        tuned(20, 3e-3, "muon", weight_decay=0.5),
+        tuned(20, 2e-3, "adamw", weight_decay=0.01),
+    ),
     "diffusion": (
         Settings(
-            epochs=90, lr=1.5e-3, optimizer="adamw", scheduler="onecycle", batch_size=32
+            epochs=90,
+            lr=1.5e-3,
+            optimizer="adamw",
+            scheduler="onecycle",
+            batch_size=32,
+            ema=0.999,
+            weight_decay=0.01,
+            warm_up=0.05,
         ),
     ),
 }
@@ -43,6 +70,8 @@ PRESETS = {
 
 def settings_for(args, model):
     """Return the model's row, with the fields that the command line gave.
+
+    An optimizer without a row takes the first one's settings, but no weight decay.
 
     Raises:
         UsageError: if no row has that optimizer and no `--lr` is given.
@@ -59,7 +88,7 @@ def settings_for(args, model):
             f"argument --optimizer: {optimizer!r} was not measured for {model}; "
             "say its learning rate with --lr"
         )
-    return replace(rows[0], **given)
+    return replace(rows[0], **{"weight_decay": 0.0, **given})
 
 
 def field_names():
@@ -68,17 +97,17 @@ def field_names():
 
 
 def models():
-    """Return name -> (class, objective) of the autoencoders."""
+    """Return name -> (class, its objective for a weight of the KL)."""
     import torch.nn.functional as F
 
     from Autoencoder import Autoencoder
     from MLPAutoencoder import MLPAutoencoder
-    from VarAutoencoder import VAE_loss_function, VarAutoencoder
+    from VarAutoencoder import VarAutoencoder, loss_with
 
     return {
-        "MLPAE": (MLPAutoencoder, F.mse_loss),
-        "AE": (Autoencoder, F.mse_loss),
-        "VAE": (VarAutoencoder, VAE_loss_function),
+        "MLPAE": (MLPAutoencoder, lambda beta: F.mse_loss),
+        "AE": (Autoencoder, lambda beta: F.mse_loss),
+        "VAE": (VarAutoencoder, loss_with),
     }
 
 
@@ -94,9 +123,12 @@ def build_model(name, **args):
         raise UsageError(f"{name}: {error}") from None
 
 
-def loss_of(name):
-    """Return the model's objective, loss_fn(outputs, images) -> scalar."""
-    return models()[name][1]
+def loss_of(name, beta=1.0):
+    """Return the model's objective, loss_fn(outputs, images) -> scalar.
+
+    beta: weight of the KL where there is one, or "optimal".
+    """
+    return models()[name][1](beta)
 
 
 def size_args(settings):

@@ -38,6 +38,14 @@ def has_bfloat16_units(device):
     return torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
+def prepare_device(name):
+    """Return the device of this name, set to bfloat16 products where it has units."""
+    device = choose_device(name)
+    if has_bfloat16_units(device):
+        torch.set_float32_matmul_precision("medium")  # float32 sums
+    return device
+
+
 def set_seeds(seed):
     """Seed torch and numpy; ask CUDA for its repeatable kernels."""
     torch.manual_seed(seed)
@@ -51,12 +59,16 @@ def start_training(args, settings, name):
 
     Returns (device, (training, validation) loaders, description of the run).
     """
-    device = choose_device(args.device)
-    if has_bfloat16_units(device):
-        torch.set_float32_matmul_precision("medium")  # bfloat16 products, float32 sums
+    device = prepare_device(args.device)
     size = settings.image_size, settings.image_size
     loaders = open_flowers(
-        args.data, settings.batch_size, size, args.seed, args.strict_data
+        args.data,
+        settings.batch_size,
+        size,
+        seed=args.seed,
+        split_seed=args.split_seed,
+        strict=args.strict_data,
+        flips=settings.flips,
     )
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)

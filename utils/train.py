@@ -63,13 +63,15 @@ def train(
     loss_fn=F.mse_loss,
     log_path=None,
     about=None,
+    averaged=None,
 ):
     """Train, print a line per epoch, save the best weights and, if asked, a CSV file.
 
     Batches are (images, _) with images (B, C, H, W); the loss is
     `loss_fn(model(images), images)`: a mean over the batch, unless `loss_fn.reduction`
     is "sum". `scheduler` is a function of the epoch, or an LRScheduler, which is
-    stepped after every batch. `about` joins the description in the checkpoint.
+    stepped after every batch. `about` joins the description in the checkpoint. An
+    AveragedModel, if given, is validated and saved in the model's place.
 
     Raises:
         UserError: on a loss or weight that is not finite, or a save that fails.
@@ -87,6 +89,7 @@ def train(
         summed=getattr(loss_fn, "reduction", "mean") == "sum",
         log_path=log_path,
         about=about,
+        averaged=averaged,
     )
     for epoch in epochs:
         print(
@@ -196,19 +199,18 @@ def validate(model, loader, batch_loss, device, where="", seed=0):
 
 @torch.no_grad()
 def validation_details(model, loader, device, seed=0):
-    """Return the mean over all photos of each of the model's details, if it has any.
+    """Return what the model tells of all photos, if it does; prefixed by `valid_`.
 
-    `model.details(images)` returns names -> (B,). The names gain the prefix `valid_`.
+    `model.details(images)` returns names -> (B, ...), and `model.summary` of those of
+    all photos names -> numbers.
     """
     if not hasattr(model, "details"):
         return {}
     model.eval()
     with fixed_noise(seed):
         batches = [model.details(images.to(device)) for images, _ in loader]
-    return {
-        f"valid_{name}": torch.cat([batch[name] for batch in batches]).mean().item()
-        for name in batches[0]
-    }
+    details = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
+    return {f"valid_{name}": value for name, value in model.summary(details).items()}
 
 
 @contextmanager

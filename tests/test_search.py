@@ -1,0 +1,105 @@
+"""The command that trains rows of settings and tells what each brought."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from tests.conftest import write_photos
+from tools import search
+from utils.cli import UserError
+
+TABLE = """
+title = "Trial"
+[[tables]]
+title = "MLP"
+text = "A word about it."
+train = "train_script.py --model MLPAE --image-size 8"
+log = "log/MLPAE.csv"
+columns = [["valid_per_photo", "validation", 2], ["lr", "last rate", 1]]
+seeds = [0, 1]
+rows = [["one", "--epochs 1"], ["two", "--epochs 2 --lr 0.5 --scheduler constant"]]
+"""
+
+
+PLAIN = SimpleNamespace(row=None, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    write_photos(folder / "photos", 10)
+    (folder / "trial.toml").write_text(TABLE)
+    return folder
+
+
+def told(place, capsys, *arguments):
+    """Run the command -> the lines that it prints."""
+    where = ["--data", str(place / "photos"), "--out", str(place / "runs")]
+    search.main([str(place / "trial.toml"), *where, *arguments])
+    return capsys.readouterr().out.splitlines()
+
+
+def cells(lines, name):
+    """Return the cells of the row of this name."""
+    (line,) = [line for line in lines if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_rows_tell_what_their_logs_hold_and_are_run_once(place, capsys):
+    lines = told(place, capsys)
+    assert lines[0] == "# Trial" and "## MLP" in lines and "A word about it." in lines
+    losses = []
+    for seed in "01":
+        path = place / "runs" / "trial" / "MLP" / "two" / seed / "log" / "MLPAE.csv"
+        with open(path, newline="") as file:
+            losses.append(2 * float(list(csv.DictReader(file))[-1]["valid_per_photo"]))
+    low, high = sorted(losses)
+    name, flags, validation, rate = cells(lines, "two")
+    assert flags == "`--epochs 2 --lr 0.5 --scheduler constant`" and rate == "0.5"
+    assert validation == f"{sum(losses) / 2:.4g} ({low:.4g}-{high:.4g})"
+    before = path.stat().st_mtime_ns
+    assert told(place, capsys) == lines and path.stat().st_mtime_ns == before
+    again = told(place, capsys, "--row", "two", "--jobs", "2")
+    assert path.stat().st_mtime_ns > before
+    assert cells(again, "two") == cells(lines, "two")
+    assert not [line for line in again if line.startswith("| one |")]
+
+
+def test_a_result_of_another_command_is_not_taken(place, tmp_path):
+    kept = {"command": ["other"], "last": {"seconds": 1.0}}
+    (tmp_path / "result.json").write_text(json.dumps(kept))
+    flags = f"--epochs 1 --image-size 8 --data {place / 'photos'} --out {tmp_path}"
+    command = ["train_script.py", "--model", "MLPAE", *flags.split()]
+    last = search.result_of(command, tmp_path, tmp_path / "log/MLPAE.csv", PLAIN)
+    assert last["epoch"] == 0 and "valid_per_photo" in last
+    assert json.loads((tmp_path / "result.json").read_text())["command"] == command
+
+
+def test_a_training_that_fails_is_told(place, tmp_path):
+    command = ["train_script.py", "--model", "AE", "--lr", "nan"]
+    with pytest.raises(UserError, match="failed: .*must be a finite number > 0"):
+        search.result_of(command, tmp_path, tmp_path / "log/AE.csv", PLAIN)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("title = [", "is no TOML"),
+        ("title = 'x'", r"holds no \[\[tables\]\]"),
+        ("[[tables]]\ntitle = 'x'", "lacks train, log, columns, seeds, rows"),
+    ],
+)
+def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):
+    path = tmp_path / "t.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        search.read_tables(path)
+
+
+def test_a_missing_table_or_row_is_named(place, tmp_path):
+    with pytest.raises(UserError, match="cannot read .*none.toml"):
+        search.read_tables(tmp_path / "none.toml")
+    with pytest.raises(UserError, match="has no row 'three'"):
+        search.main([str(place / "trial.toml"), "--row", "three"])

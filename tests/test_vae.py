@@ -1,0 +1,111 @@
+"""The variational parts: the bound, the draw, and what is told of them."""
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from VarAutoencoder import (
+    VAE_loss_function,
+    VarAutoencoder,
+    kl_to_standard_normal,
+    loss_with,
+)
+
+
+def test_kl_matches_torch():
+    """M30, R25: against torch.distributions."""
+    mu, log_var = torch.randn(5, 3), torch.randn(5, 3)
+    theirs = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_to_standard_normal(mu, log_var), theirs)
+
+
+def test_vae_loss_by_hand():
+    """C6, R25: two photos of one grey pixel off by 1/2 each; KL of N(1, e) is e / 2."""
+    images = torch.zeros(2, 3, 1, 1)
+    outputs = torch.full((2, 3, 1, 1), 0.5), torch.ones(2, 1), torch.ones(2, 1)
+    expected = 2 * (3 * 0.25 + 0.5 * (1 + torch.e - 1 - 1))
+    assert VAE_loss_function(outputs, images).item() == pytest.approx(expected)
+
+
+def test_vae_loss_is_zero_at_the_prior_and_linear_in_the_batch():
+    """R25: nothing to pay for a perfect image at the prior; a sum, not a mean."""
+    images, still = torch.rand(4, 3, 8, 8), torch.zeros(4, 2)
+    assert VAE_loss_function((images, still, still), images) == 0
+    outputs = (torch.rand(4, 3, 8, 8), torch.randn(4, 2), torch.randn(4, 2))
+    once = VAE_loss_function(outputs, images)
+    twice = VAE_loss_function(
+        [torch.cat([o, o]) for o in outputs], torch.cat([images] * 2)
+    )
+    torch.testing.assert_close(twice, 2 * once)
+
+
+def test_reparameterize_draws_the_gaussian():
+    """M29: mean and standard deviation of 200,000 draws; gradients reach both."""
+    torch.manual_seed(0)
+    mu = torch.tensor([[-1.0, 2.0]]).repeat(200_000, 1).requires_grad_()
+    log_var = torch.tensor([[0.0, -2.0]]).repeat(200_000, 1).requires_grad_()
+    z = VarAutoencoder(64).reparameterize(mu, log_var)
+    torch.testing.assert_close(z.mean(0), torch.tensor([-1.0, 2.0]), atol=0.01, rtol=0)
+    torch.testing.assert_close(z.std(0), torch.tensor([1.0, 0.3679]), atol=0.01, rtol=0)
+    z.sum().backward()
+    assert (mu.grad == 1).all() and log_var.grad.abs().max() > 0
+
+
+def test_details_add_up_to_the_loss():
+    """T13: squared error + KL is the loss; at the mean there is no draw."""
+    model, images = VarAutoencoder(64).eval(), torch.rand(6, 3, 24, 24)
+    torch.manual_seed(1)
+    facts = model.summary(model.details(images))
+    torch.manual_seed(1)
+    loss = VAE_loss_function(model(images), images).item()
+    assert 6 * (facts["squared_error"] + facts["kl"]) == pytest.approx(loss, rel=1e-5)
+    again = model.summary(model.details(images))
+    assert again["squared_error"] != facts["squared_error"]
+    assert again["loss_at_mean"] == facts["loss_at_mean"]
+
+
+def test_summary_tells_of_each_dimension():
+    """Burda et al. 2016: a dimension whose mean hardly varies over images is unused."""
+    mu = torch.tensor([[0.0, 1.0, 5.0], [0.1, 3.0, 5.0]])  # variances .005, 2, 0
+    details = {
+        "squared_error": torch.tensor([1.0, 3.0]),
+        "squared_error_at_mean": torch.tensor([0.5, 1.5]),
+        "kl": torch.tensor([[0.0, 2.0, 7.0], [1.0, 4.0, 9.0]]),
+        "mu": mu,
+    }
+    assert VarAutoencoder(64).summary(details) == {
+        "squared_error": 2,
+        "kl": 11.5,
+        "loss_at_mean": 12.5,
+        "active_units": 1,
+        "kl_00": 0.5,
+        "kl_01": 3,
+        "kl_02": 8,
+    }
+
+
+def test_beta_weighs_the_kl():
+    """The loss is linear in beta, and beta = 1 is the assignment's."""
+    images = torch.rand(4, 3, 8, 8)
+    outputs = (torch.rand(4, 3, 8, 8), torch.randn(4, 2), torch.randn(4, 2))
+    at = {beta: loss_with(beta)(outputs, images) for beta in (0.5, 1.0, 2.0)}
+    assert at[1.0] == VAE_loss_function(outputs, images)
+    kl = kl_to_standard_normal(*outputs[1:]).sum()
+    torch.testing.assert_close(at[2.0] - at[1.0], kl)
+    torch.testing.assert_close(at[1.0] - at[0.5], kl / 2)
+
+
+def test_the_calibrated_loss_is_the_least_over_all_variances():
+    """Rybkin et al. 2021: torch's own Gaussian likelihood, its variance searched."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 8, 8)
+    outputs = (torch.rand(4, 3, 8, 8), torch.randn(4, 2), torch.randn(4, 2))
+    kl = kl_to_standard_normal(*outputs[1:]).sum()
+    tried = [
+        kl - Normal(outputs[0], deviation).log_prob(images).sum()
+        for deviation in torch.linspace(0.05, 1, 951)
+    ]
+    ours = loss_with("optimal")(outputs, images)
+    assert ours <= min(tried)
+    torch.testing.assert_close(ours, min(tried), rtol=1e-5, atol=1e-3)
+    assert loss_with("optimal").reduction == loss_with(2.0).reduction == "sum"

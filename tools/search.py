@@ -1,0 +1,187 @@
+"""Train rows of settings over seeds; write what each brought as Markdown.
+
+python -m tools.search docs/autoencoders.toml > docs/autoencoders.md
+
+TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
+`train` (a command of this project), `log` (the CSV file it writes below --out),
+`columns` (each [column of its last row, heading, factor]), `seeds`, and `rows` (each
+[name, flags]). A run that is done is kept and not run again, but for those of --row.
+"""
+
+import csv
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+
+from utils.cli import PROJECT, UserError, command_line, run, whole_number
+
+REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
+log = logging.getLogger(__name__)
+
+
+def parse(argv):
+    """Return the checked command line."""
+    parser = command_line(__doc__, "--data", "--out", out=PROJECT / "search")
+    parser.add_argument("table", type=Path, metavar="TABLE")
+    parser.add_argument(
+        "--row", metavar="NAME", help="run this row again, and tell of it alone"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=whole_number(1, 64),
+        default=1,
+        help="runs at once, which share the cores (default: 1)",
+    )
+    return parser.parse_args(argv)
+
+
+def read_tables(path):
+    """Return the whole file, checked as far as running it needs.
+
+    Raises:
+        UserError: if it cannot be read, is no TOML, or lacks a key.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; name a TOML file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no TOML: {error}; mend it") from None
+    for table in content.get("tables", []):
+        missing = [key for key in REQUIRED if not table.get(key)]
+        if missing:
+            raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
+    if not content.get("tables"):
+        raise UserError(f"{path} holds no [[tables]]; add one")
+    return content
+
+
+# Runs ----------------------------------------------------------------------------
+
+
+def run_all(tables, args):
+    """Run what is not done yet -> {(title, row's name): last rows of the logs}.
+
+    Raises:
+        UserError: if a training fails.
+    """
+    jobs = [
+        (table, name, flags, seed)
+        for table in tables
+        for name, flags in table["rows"]
+        if args.row in (None, name)
+        for seed in table["seeds"]
+    ]
+    results = {}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        lasts = pool.map(lambda job: result_of(*command_of(*job, args), args), jobs)
+        try:
+            for (table, name, *_), last in zip(jobs, lasts, strict=True):
+                results.setdefault((table["title"], name), []).append(last)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results
+
+
+def command_of(table, name, flags, seed, args):
+    """Return (command of a run as words, its folder, its log within)."""
+    out = args.out / args.table.stem / table["title"] / name / str(seed)
+    script, *words = shlex.split(table["train"])
+    words += [*shlex.split(flags), "--seed", str(seed)]
+    data = ["--data", str(args.data)] if args.data else []
+    return [script, *words, *data, "--out", str(out)], out, out / table["log"]
+
+
+def result_of(command, out, csv_path, args):
+    """Run a command, unless its result is there -> the last row of its log.
+
+    With other runs beside it, it gets its share of the cores.
+
+    Raises:
+        UserError: if it fails.
+    """
+    kept = out / "result.json"
+    if kept.is_file() and not args.row:
+        result = json.loads(kept.read_text("utf-8"))
+        if result["command"] == command:
+            return result["last"]
+    log.warning("running %s", shlex.join(command))
+    out.mkdir(parents=True, exist_ok=True)
+    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // args.jobs))}
+    with open(out / "stdout.txt", "w", encoding="utf-8") as stdout:
+        done = subprocess.run(
+            [sys.executable, PROJECT / command[0], *command[1:]],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=os.environ | (threads if args.jobs > 1 else {}),
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:]
+        raise UserError(f"{shlex.join(command)} failed: {' '.join(reason)}")
+    with open(csv_path, newline="", encoding="utf-8") as file:
+        *_, row = csv.DictReader(file)
+    last = {name: float(value) for name, value in row.items() if value}
+    kept.write_text(json.dumps({"command": command, "last": last}), "utf-8")
+    return last
+
+
+# Markdown ------------------------------------------------------------------------
+
+
+def spread(values):
+    """Write numbers as means (least-most)"""
+    low, middle, high = (f"{v:.4g}" for v in (min(values), mean(values), max(values)))
+    return middle if low == high else f"{middle} ({low}-{high})"
+
+
+def lines_of(table, results):
+    """Yield the Markdown of one table."""
+    columns = table["columns"]
+    yield f"\n## {table['title']}\n"
+    if table.get("text"):
+        yield table["text"].strip() + "\n"
+    yield (
+        "| "
+        + " | ".join(["row", "flags", *(heading for _, heading, _ in columns)])
+        + " |"
+    )
+    yield "|---|---|" + "--:|" * len(columns)
+    for name, flags in table["rows"]:
+        lasts = results.get((table["title"], name), [])
+        if lasts:
+            cells = [spread([f * last[key] for last in lasts]) for key, _, f in columns]
+            yield (
+                "| " + " | ".join([name, f"`{flags}`" if flags else "", *cells]) + " |"
+            )
+    seeds = ", ".join(map(str, table["seeds"]))
+    yield f"\n`python {table['train']}` + flags, seeds {seeds}: mean (least-most)."
+
+
+def main(argv=None):
+    args = parse(argv)
+    content = read_tables(args.table)
+    tables = content["tables"]
+    rows = [name for table in tables for name, _ in table["rows"]]
+    if args.row not in (None, *rows):
+        raise UserError(f"{args.table} has no row {args.row!r}; one of: {rows}")
+    results = run_all(tables, args)
+    print(f"# {content.get('title', args.table.stem)}\n")
+    print(content.get("text", "").strip())
+    for table in tables:
+        print("\n".join(lines_of(table, results)))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,33 @@
+"""Optimizers and learning rates by their names on the command line."""
+
+import torch
+from torch.optim.lr_scheduler import OneCycleLR
+
+from utils.muon import Muon
+from utils.scheduler import exponential_decay
+
+
+def make_optimizer(settings, parameters):
+    """Return the torch optimizer that the settings name."""
+    options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, **options)
+    if settings.optimizer == "momentum":
+        return torch.optim.SGD(parameters, momentum=0.9, **options)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, fused=True, **options)
+    if settings.optimizer == "muon":
+        return Muon(parameters, **options)
+    return torch.optim.AdamW(parameters, betas=(0.9, 0.99), fused=True, **options)
+
+
+def make_scheduler(settings, optimizer, steps):
+    """Return the learning rate over `steps` batches, or over epochs."""
+    if settings.scheduler == "exponential":
+        return exponential_decay(settings.lr, 0.9, 10)
+    if settings.scheduler == "constant":
+        return exponential_decay(settings.lr, 1.0)
+    rise = settings.warm_up
+    return OneCycleLR(
+        optimizer, settings.lr, steps, pct_start=rise, cycle_momentum=False
+    )
