@@ -33,7 +33,7 @@ class VarEncoder(nn.Module):
         if encoding_dim < 1:
             raise ValueError(f"encoding_dim must be at least 1, got {encoding_dim}")
         width, height = quarter(img_width, img_height)
-        self.features = nn.Sequential(
+        self.convolutions = nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1),
             nn.GELU(),
             nn.MaxPool2d(2),
@@ -48,7 +48,7 @@ class VarEncoder(nn.Module):
 
     def forward(self, x):
         """Images (B, 3, H, W) in [0, 1] -> (mu, log_var), each (B, encoding_dim)."""
-        features = self.features(x).flatten(1)  # (B, 128 * H/4 * W/4)
+        features = self.convolutions(x).flatten(1)  # (B, 128 * H/4 * W/4)
         return self.mean(features), self.log_variance(features)  # 2 x (B, D)
 
 
@@ -133,15 +133,16 @@ class VarAutoencoder(nn.Module):
     def summary(self, details):
         """Details of many images -> names -> numbers, beside the loss.
 
-        Its parts per image, `loss_at_mean` with the mean in place of a draw, the KL of
-        each dimension, and how many dimensions tell images apart: their mean varies by
-        more than ACTIVE (Burda et al. 2016, arXiv:1509.00519, section 5.2).
+        Its parts per image, `loss_at_mean` with the mean in place of a draw (and the KL
+        as it is, at any beta), the KL of each dimension, and how many dimensions tell
+        images apart: those whose mean varies by more than ACTIVE (Burda et al. 2016,
+        arXiv:1509.00519, section 5.2).
         """
         error, at_mean, kl = (
             details[name].mean(dim=0)
             for name in ("squared_error", "squared_error_at_mean", "kl")
         )
-        active = details["mu"].var(dim=0) > ACTIVE
+        active = details["mu"].var(dim=0, correction=0) > ACTIVE
         return {
             "squared_error": error.item(),
             "kl": kl.sum().item(),

@@ -13,7 +13,7 @@ FLAGS = (
     "--warm-up --patience --flips --ema --start --beta --seed --split-seed --data "
     "--strict-data --image-size --encoding-dim --device --out"
 )
-MOST_NUMBERS = 512  # of a code, whose covariance is worth keeping
+MOST_NUMBERS = 256  # of a code, whose covariance is worth keeping
 log = logging.getLogger(__name__)
 
 
@@ -39,16 +39,17 @@ def running_average(model, decay):
 
 def save_priors(folder, name, training):
     """Fit distributions to the best model's codes, and save them beside its weights."""
-    from utils.checkpoint import prepare_target, save_checkpoint, weights_name
+    from utils.checkpoint import save_checkpoint, weights_name
     from utils.latent import encode
     from utils.priors import fit_priors, fitted_to
 
     model, about = load_model(name, folder / weights_name(name))
+    path = folder / weights_name(f"prior_{name}")
     if model.args["encoding_dim"] > MOST_NUMBERS:
         log.warning("no priors for codes of more than %d numbers", MOST_NUMBERS)
+        path.unlink(missing_ok=True)  # it belongs to other weights
         return
     priors = fit_priors(name, encode(model, training.all_images()))
-    path = prepare_target(folder / weights_name(priors.name))
     save_checkpoint(path, priors, {"fitted_to": fitted_to(about)})
 
 
@@ -61,6 +62,7 @@ def main(argv=None):
 
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
+    from utils.checkpoint import prepare_target, weights_name
     from utils.figures import caption, save_curves
     from utils.optimizers import make_optimizer, make_scheduler
     from utils.runtime import set_seeds, start_training
@@ -70,6 +72,7 @@ def main(argv=None):
     set_seeds(args.seed)
     model = build_model(name, **size_args(settings))
     device, (training, validation), about = start_training(args, settings, name)
+    prepare_target(args.out / "models" / weights_name(f"prior_{name}"))
     start(model, settings.start, training.dataset.channel_means())
     model.to(device)
     optimizer = make_optimizer(settings, model.parameters())
@@ -88,9 +91,9 @@ def main(argv=None):
         about=about,
         averaged=running_average(model, settings.ema),
     )
-    save_priors(args.out / "models", name, training.dataset)
     title = caption(name, settings.optimizer, about)
     save_curves(csv_path, args.out / "vis" / f"loss_{name}.png", title)
+    save_priors(args.out / "models", name, training.dataset)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,11 @@
 python visualization.py --model VAE
 """
 
-import logging
-
 from utils.cli import PROJECT, command_line, run
 from utils.registry import load_model
 
 FLAGS = "--model --data --weights --seed --device --out"
 SHOWN = 16  # photos on a picture
-
-log = logging.getLogger(__name__)
 
 
 def main(argv=None):
@@ -22,7 +18,7 @@ def main(argv=None):
     from utils.checkpoint import find_weights, prepare_folder
     from utils.data_processor import open_flowers, show_recover_results
     from utils.figures import caption
-    from utils.runtime import choose_device, set_seeds
+    from utils.runtime import choose_device, set_seeds, warn_of_other_data
 
     device = choose_device(args.device)
     print(f"using device {device}", flush=True)
@@ -58,21 +54,6 @@ def reconstruct(model, images):
     with torch.no_grad():
         outputs = model(images)
     return outputs[0] if isinstance(outputs, tuple) else outputs
-
-
-def warn_of_other_data(about, data):
-    """Say so where the weights were trained on other images than are shown."""
-    trained_on = about.get("data", data)
-    if trained_on["source"] != data["source"]:
-        log.warning(
-            "the weights were trained on %s, and are shown on %s",
-            trained_on["source"],
-            data["source"],
-        )
-    elif trained_on["split"] != data["split"]:
-        log.warning(
-            "the weights know another split: training photos may be among these"
-        )
 
 
 if __name__ == "__main__":

@@ -148,6 +148,7 @@ def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
         (["--model", "VAE", "--image-size", "9"], ["multiple of 4", "9"]),
         (["--model", "AE", "--beta", "2"], ["--beta", "AE has no KL"]),
         (["--model", "VAE", "--beta", "best"], ["--beta", "'best'"]),
+        (["--model", "MLPAE", "--warm-up", "0.1"], ["--warm-up", "onecycle"]),
         (["--epochs"], ["--epochs", "expected one argument"]),
         (["AE"], ["AE"]),
     ],

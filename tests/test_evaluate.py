@@ -15,6 +15,7 @@ from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.data_processor import create_flower_dataloaders
 from utils.features import FlowerFeatures
+from utils.priors import Priors
 from VarAutoencoder import VarAutoencoder
 
 MEASURES = {
@@ -187,3 +188,21 @@ def test_another_split_is_obeyed(place, tmp_path):
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8), about)
     assert evaluate.what_it_saw(tmp_path / "x.pth") == ((8, 8), 7)
     assert evaluate.what_it_saw(place / "train.npy") == ((24, 24), 0)
+
+
+@pytest.mark.parametrize("name", ["features", "prior_AE"])
+def test_weights_that_draw_nothing_are_refused(tmp_path, name):
+    model = FlowerFeatures(["a", "b"]) if name == "features" else Priors("AE", 2, 1)
+    save_checkpoint(tmp_path / "x.pth", model)
+    with pytest.raises(UserError, match=f"nothing is drawn from .*{name}.*MLPAE"):
+        evaluate.read_images(tmp_path / "x.pth", 1)
+
+
+def test_images_that_cannot_be_compared_are_refused(place, tmp_path):
+    """Other sizes or splits; a prior for what is already drawn."""
+    save_checkpoint(tmp_path / "a.pth", VarAutoencoder(4), {"data": {"split_seed": 1}})
+    several = [str(tmp_path / "a.pth"), str(place / "train.npy")]
+    with pytest.raises(UsageError, match="IMAGES differ in size or split"):
+        evaluate.main([*several, "--extractor", "pixels"])
+    with pytest.raises(UsageError, match="--prior: IMAGES that are there"):
+        evaluate.main([*several, "--prior", "gmm"])

@@ -7,6 +7,7 @@ from PIL import Image
 from tests.conftest import write_photos
 from tools import explore
 from utils.checkpoint import save_checkpoint
+from utils.cli import UserError
 from utils.registry import build_model
 
 
@@ -56,3 +57,12 @@ def test_dimensions_of_a_vae_are_its_kl(photos):
     assert what == "variance" and sum(bars) == pytest.approx(
         codes.var(0).sum().item(), rel=1e-4
     )
+
+
+def test_too_few_photos_are_refused(tmp_path):
+    """One validation photo leads nowhere."""
+    root = write_photos(tmp_path / "few", 1)
+    save_checkpoint(tmp_path / "w.pth", build_model("AE", encoding_dim=2))
+    options = f"--model AE --data {root} --weights {tmp_path / 'w.pth'}"
+    with pytest.raises(UserError, match="two of validation, got 2 and 1"):
+        explore.main([*options.split(), "--out", str(tmp_path)])

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from tests.test_command_data import pixels
 from tests.test_commands import command, error_line, files_below, train
@@ -44,8 +45,8 @@ def test_a_prior_that_another_training_left_is_refused(tmp_path, photo_folder):
 
 
 def test_codes_too_long_for_a_covariance_get_no_prior(tmp_path, photo_folder):
-    result = train("MLPAE", tmp_path, photo_folder, "--encoding-dim", "513")
-    assert result.code == 0 and "no priors for codes of more than 512" in result.err
+    result = train("MLPAE", tmp_path, photo_folder, "--encoding-dim", "257")
+    assert result.code == 0 and "no priors for codes of more than 256" in result.err
     assert files_below(tmp_path / "models") == ["Best_MLPAE.pkl"]
 
 
@@ -83,3 +84,27 @@ def test_a_weighed_kl_trains_and_is_kept(tmp_path, photo_folder, beta):
     else:
         parts = row["valid_squared_error"] + 0.05 * row["valid_kl"]
         assert row["valid_per_photo"] == pytest.approx(parts, rel=1e-4)
+
+
+def test_each_setting_reaches_the_training(tmp_path, photo_folder):
+    """No flag is accepted and ignored: each gives other weights."""
+    flags = [
+        "",
+        "--no-flips",
+        "--ema 0.9",
+        "--start torch",
+        "--warm-up 0.5",
+        "--weight-decay 0.01",
+        "--scheduler constant",
+        "--split-seed 3",
+    ]
+    seen = []
+    for number, flag in enumerate(flags):
+        out = tmp_path / str(number)
+        more = [*flag.split(), "--batch-size", "4"]
+        assert train("AE", out, photo_folder, *more).code == 0
+        weights, _ = load_checkpoint(out / "models" / "Best_AE.pth")
+        seen.append(weights["encoder.latent.weight"])
+    for number, one in enumerate(seen):
+        for flag, other in zip(flags[:number], seen[:number], strict=True):
+            assert not torch.equal(one, other), (flags[number], flag)

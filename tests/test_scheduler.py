@@ -65,3 +65,29 @@ def test_schedulers_by_name():
     assert rates[0] == pytest.approx(0.4 / 25) and rates[-1] < 1e-5
     assert rates[:10] == sorted(rates[:10])
     assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_weight_decay_is_the_settings():
+    """Decoupled in AdamW and Muon: a step without gradient shrinks by lr x decay."""
+    for name in ("adamw", "muon"):
+        w = nn.Parameter(torch.tensor([1.0]))
+        optimizer = make_optimizer(row(0.1, name, weight_decay=0.5), [w])
+        w.grad = torch.zeros(1)
+        optimizer.step()
+        assert w.item() == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.25, 0.5, 1 / 3])
+def test_a_cycle_of_any_length_rises_and_falls(share):
+    """Also where the rise ends at the first step; the top is where the share says."""
+    for steps in range(1, 41):
+        optimizer = make_optimizer(row(0.4), [nn.Parameter(torch.ones(1))])
+        cycle, rates = make_scheduler(row(0.4, warm_up=share), optimizer, steps), []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if len(rates) < steps:
+                cycle.step()
+        assert max(rates) <= 0.4 + 1e-9 and min(rates) >= 0
+        top = max(0, round(share * steps - 1))
+        assert steps < 20 or abs(rates.index(max(rates)) - top) <= 1

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -21,9 +20,6 @@ columns = [["valid_per_photo", "validation", 2], ["lr", "last rate", 1]]
 seeds = [0, 1]
 rows = [["one", "--epochs 1"], ["two", "--epochs 2 --lr 0.5 --scheduler constant"]]
 """
-
-
-PLAIN = SimpleNamespace(row=None, jobs=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +63,40 @@ def test_rows_tell_what_their_logs_hold_and_are_run_once(place, capsys):
     assert not [line for line in again if line.startswith("| one |")]
 
 
-def test_a_result_of_another_command_is_not_taken(place, tmp_path):
-    kept = {"command": ["other"], "last": {"seconds": 1.0}}
-    (tmp_path / "result.json").write_text(json.dumps(kept))
-    flags = f"--epochs 1 --image-size 8 --data {place / 'photos'} --out {tmp_path}"
-    command = ["train_script.py", "--model", "MLPAE", *flags.split()]
-    last = search.result_of(command, tmp_path, tmp_path / "log/MLPAE.csv", PLAIN)
-    assert last["epoch"] == 0 and "valid_per_photo" in last
-    assert json.loads((tmp_path / "result.json").read_text())["command"] == command
+def test_a_result_of_other_code_is_not_taken(place, capsys, monkeypatch):
+    """A kept number would be another version's."""
+    path = place / "runs" / "trial" / "MLP" / "one" / "0" / "result.json"
+    lines = told(place, capsys)
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "last": {**kept["last"], "lr": 7.0}}))
+    assert cells(told(place, capsys), "one") != cells(lines, "one")  # taken as it is
+    monkeypatch.setattr(search, "code_of", lambda project: "other")
+    assert cells(told(place, capsys), "one") == cells(lines, "one")
 
 
-def test_a_training_that_fails_is_told(place, tmp_path):
-    command = ["train_script.py", "--model", "AE", "--lr", "nan"]
-    with pytest.raises(UserError, match="failed: .*must be a finite number > 0"):
-        search.result_of(command, tmp_path, tmp_path / "log/AE.csv", PLAIN)
+def test_the_fingerprint_knows_models_and_parts(tmp_path):
+    (tmp_path / "utils").mkdir()
+    found = set()
+    for name in ("model.py", "utils/part.py"):
+        for text in ("a = 1", "a = 2"):
+            (tmp_path / name).write_text(text)
+            found.add(search.code_of(tmp_path))
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("--epochs 1", "--lr nan", "failed: .*must be a finite number > 0"),
+        ("valid_per_photo", "valid_per_image", "has no valid_per_image"),
+    ],
+)
+def test_a_training_that_fails_is_told(place, tmp_path, capsys, old, new, message):
+    path = tmp_path / "trial.toml"
+    path.write_text(TABLE.replace(old, new))
+    where = ["--data", str(place / "photos"), "--out", str(tmp_path / "runs")]
+    with pytest.raises(UserError, match=message):
+        search.main([str(path), *where])
 
 
 @pytest.mark.parametrize(
@@ -89,6 +105,8 @@ def test_a_training_that_fails_is_told(place, tmp_path):
         ("title = [", "is no TOML"),
         ("title = 'x'", r"holds no \[\[tables\]\]"),
         ("[[tables]]\ntitle = 'x'", "lacks train, log, columns, seeds, rows"),
+        (TABLE.replace('"two"', '"one"'), "of its own"),
+        (TABLE.replace('"one", ', ""), "of its own"),
     ],
 )
 def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):

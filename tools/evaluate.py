@@ -38,6 +38,8 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.count > MOST:
         raise UsageError(f"argument --count: at most {MOST}, got {args.count}")
+    if args.prior != "normal" and not all(map(is_weights, args.images)):
+        raise UsageError("argument --prior: IMAGES that are there are not drawn again")
     return args
 
 
@@ -105,10 +107,14 @@ def draw(path, count, prior="normal"):
     from utils.registry import load_model
 
     weights, about = load_checkpoint(path)
-    if about.get("model") == "diffusion":
+    if about.get("model") == "diffusion" and prior == "normal":
         return draw_by_diffusion(weights, about, count)
-    if "model" not in about:
-        raise UserError(f"{path} does not say which model it holds; train it again")
+    if about.get("model") not in MODELS:
+        held = about.get("model", "does not say which")
+        raise UserError(
+            f"nothing is drawn from {path} (model: {held}) with --prior {prior}; "
+            "name weights of " + ", ".join(MODELS)
+        )
     model, _ = load_model(about["model"], path)
     with torch.no_grad():
         return model.decoder(load_prior(prior, model, about, path)(count))
@@ -228,7 +234,9 @@ def main(argv=None):
 
     set_seeds(args.seed)
     extractor = find_extractor(args.extractor)
-    size, split_seed = what_it_saw(args.images[0])
+    (size, split_seed), *others = {what_it_saw(path) for path in args.images}
+    if others:
+        raise UsageError("IMAGES differ in size or split; evaluate them one by one")
     photos = [
         loader.dataset.all_images()
         for loader in open_flowers(

@@ -6,7 +6,7 @@ The map shows the codes of the training photos on their first two principal axes
 walks lead from one validation photo to another, by a line and by an arc.
 """
 
-from utils.cli import PROJECT, command_line, run
+from utils.cli import PROJECT, UserError, command_line, run
 from utils.registry import load_model
 
 FLAGS = "--model --count --seed --data --weights --out"
@@ -90,7 +90,7 @@ def main(argv=None):
     from utils.data_processor import open_flowers
     from utils.figures import caption, factor_for, grid, save_stack
     from utils.latent import encode
-    from utils.runtime import set_seeds
+    from utils.runtime import set_seeds, warn_of_other_data
 
     set_seeds(args.seed)
     weights = args.weights or find_weights(PROJECT, args.model)
@@ -101,6 +101,12 @@ def main(argv=None):
         loader.dataset
         for loader in open_flowers(args.data, 1, size, split_seed=split_seed)
     )
+    warn_of_other_data(about, training.about)
+    if min(len(training), len(validation)) < 2:
+        raise UserError(
+            "a walk needs two photos of training and two of validation, got "
+            f"{len(training)} and {len(validation)}; add photos"
+        )
     prepare_folder(args.out / "vis")
     photos = training.all_images()
     codes = encode(model, photos, draw=False)

@@ -9,8 +9,8 @@ TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
 """
 
 import csv
+import hashlib
 import json
-import logging
 import os
 import shlex
 import subprocess
@@ -23,7 +23,6 @@ from statistics import mean
 from utils.cli import PROJECT, UserError, command_line, run, whole_number
 
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
-log = logging.getLogger(__name__)
 
 
 def parse(argv):
@@ -60,12 +59,23 @@ def read_tables(path):
         missing = [key for key in REQUIRED if not table.get(key)]
         if missing:
             raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
+        names = [row[0] for row in table["rows"] if len(row) == 2]
+        if len(set(names)) < len(table["rows"]):
+            raise UserError(
+                f"rows of {path} are not each a [name, flags] of its own; mend them"
+            )
     if not content.get("tables"):
         raise UserError(f"{path} holds no [[tables]]; add one")
     return content
 
 
 # Runs ----------------------------------------------------------------------------
+
+
+def code_of(project):
+    """Return a fingerprint of the code that trains: the modules and their parts."""
+    paths = sorted([*project.glob("*.py"), *project.glob("utils/*.py")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def run_all(tables, args):
@@ -81,60 +91,72 @@ def run_all(tables, args):
         if args.row in (None, name)
         for seed in table["seeds"]
     ]
-    results = {}
+    results, running = {}, []
     with ThreadPoolExecutor(args.jobs) as pool:
-        lasts = pool.map(lambda job: result_of(*command_of(*job, args), args), jobs)
+        lasts = pool.map(lambda job: result_of(*job, args, running), jobs)
         try:
             for (table, name, *_), last in zip(jobs, lasts, strict=True):
                 results.setdefault((table["title"], name), []).append(last)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
             raise
     return results
 
 
-def command_of(table, name, flags, seed, args):
-    """Return (command of a run as words, its folder, its log within)."""
+def result_of(table, name, flags, seed, args, running):
+    """Run one command, unless its result is there -> the last row of its log.
+
+    Raises:
+        UserError: if it fails, or its log lacks a column.
+    """
     out = args.out / args.table.stem / table["title"] / name / str(seed)
     script, *words = shlex.split(table["train"])
-    words += [*shlex.split(flags), "--seed", str(seed)]
-    data = ["--data", str(args.data)] if args.data else []
-    return [script, *words, *data, "--out", str(out)], out, out / table["log"]
+    words += [*shlex.split(flags), "--seed", str(seed), "--out", str(out)]
+    words += ["--data", str(args.data)] if args.data else []
+    asked = {"command": [script, *words], "code": code_of(PROJECT)}
+    kept = out / "result.json"
+    if kept.is_file() and not args.row:
+        result = json.loads(kept.read_text("utf-8"))
+        if all(result.get(key) == value for key, value in asked.items()):
+            return result["last"]
+    train([script, *words], out, args.jobs, running)
+    with open(out / table["log"], newline="", encoding="utf-8") as file:
+        *_, row = csv.DictReader(file)
+    missing = [key for key, _, _ in table["columns"] if not row.get(key)]
+    if missing:
+        raise UserError(f"{table['log']} has no {', '.join(missing)}; mend the table")
+    last = {key: float(value) for key, value in row.items() if value}
+    kept.write_text(json.dumps({**asked, "last": last}), "utf-8")
+    return last
 
 
-def result_of(command, out, csv_path, args):
-    """Run a command, unless its result is there -> the last row of its log.
+def train(command, out, jobs, running):
+    """Run a command of the project, its stdout kept in `out`.
 
-    With other runs beside it, it gets its share of the cores.
+    With other `jobs` beside it, it gets its share of the cores; `running` gains its
+    process.
 
     Raises:
         UserError: if it fails.
     """
-    kept = out / "result.json"
-    if kept.is_file() and not args.row:
-        result = json.loads(kept.read_text("utf-8"))
-        if result["command"] == command:
-            return result["last"]
-    log.warning("running %s", shlex.join(command))
+    print(f"running {shlex.join(command)}", file=sys.stderr, flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // args.jobs))}
+    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
     with open(out / "stdout.txt", "w", encoding="utf-8") as stdout:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, PROJECT / command[0], *command[1:]],
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env=os.environ | (threads if args.jobs > 1 else {}),
+            env=os.environ | (threads if jobs > 1 else {}),
             text=True,
-            check=False,
         )
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:]
+        running.append(process)
+        _, told = process.communicate()
+    if process.returncode:
+        reason = told.strip().splitlines()[-1:]
         raise UserError(f"{shlex.join(command)} failed: {' '.join(reason)}")
-    with open(csv_path, newline="", encoding="utf-8") as file:
-        *_, row = csv.DictReader(file)
-    last = {name: float(value) for name, value in row.items() if value}
-    kept.write_text(json.dumps({"command": command, "last": last}), "utf-8")
-    return last
 
 
 # Markdown ------------------------------------------------------------------------

@@ -28,6 +28,8 @@ def make_scheduler(settings, optimizer, steps):
     if settings.scheduler == "constant":
         return exponential_decay(settings.lr, 1.0)
     rise = settings.warm_up
+    if rise * steps == 1:  # a rise that ends at the first step divides by 0 in torch
+        rise *= 1 + 1e-6
     return OneCycleLR(
         optimizer, settings.lr, steps, pct_start=rise, cycle_momentum=False
     )

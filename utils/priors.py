@@ -45,8 +45,11 @@ class Mixture(nn.Module):
     def sample(self, count):
         """Draw `count` codes: (count, D)."""
         chosen = torch.multinomial(self.shares, count, replacement=True)
-        noise = torch.randn(count, self.means.shape[1], 1)
-        return self.means[chosen] + (self.roots[chosen] @ noise).squeeze(2)
+        codes = torch.randn(count, self.means.shape[1])
+        for number, (mean, root) in enumerate(zip(self.means, self.roots, strict=True)):
+            its = chosen == number
+            codes[its] = mean + codes[its] @ root.T
+        return codes
 
     def maximise(self, codes, weights):
         """Set every component to its codes (N, D), which `weights` (N, K) share out.
@@ -131,7 +134,10 @@ def load_prior(name, model, about, weights):
     path = Path(weights).with_name(weights_name(f"prior_{model.name}"))
     again = "train again: python train_script.py --model " + model.name
     if not path.is_file():
-        raise UserError(f"{path} is missing, which --prior {name} needs; {again}")
+        raise UserError(
+            f"{path} is missing, which --prior {name} needs; {again}, "
+            "with codes of at most 256 numbers"
+        )
     state, facts = load_checkpoint(path)
     if facts.get("fitted_to") != fitted_to(about) or facts.get("model") != (
         f"prior_{model.name}"

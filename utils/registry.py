@@ -82,13 +82,23 @@ def settings_for(args, model):
     optimizer = given.get("optimizer", rows[0].optimizer)
     for row in rows:
         if row.optimizer == optimizer:
-            return replace(row, **given)
+            return checked(replace(row, **given), given)
     if "lr" not in given:
         raise UsageError(
             f"argument --optimizer: {optimizer!r} was not measured for {model}; "
             "say its learning rate with --lr"
         )
-    return replace(rows[0], **{"weight_decay": 0.0, **given})
+    return checked(replace(rows[0], **{"weight_decay": 0.0, **given}), given)
+
+
+def checked(settings, given):
+    """Return the settings, or refuse a flag that would do nothing."""
+    if "warm_up" in given and settings.scheduler != "onecycle":
+        raise UsageError(
+            f"argument --warm-up: the {settings.scheduler} rate does not rise; "
+            "use it with --scheduler onecycle"
+        )
+    return settings
 
 
 def field_names():

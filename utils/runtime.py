@@ -1,5 +1,6 @@
 """What a command needs before its work: a device, seeds, folders, photos."""
 
+import logging
 from dataclasses import asdict
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from utils.checkpoint import prepare_folder, warn_of_replacement, weights_name
 from utils.cli import UserError
 from utils.data_processor import open_flowers
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(name):
@@ -52,6 +55,21 @@ def set_seeds(seed):
     np.random.seed(seed)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def warn_of_other_data(about, data):
+    """Say so where weights, described by `about`, were trained on other images."""
+    trained_on = about.get("data", data)
+    if trained_on["source"] != data["source"]:
+        log.warning(
+            "the weights were trained on %s, and are shown on %s",
+            trained_on["source"],
+            data["source"],
+        )
+    elif trained_on["split"] != data["split"]:
+        log.warning(
+            "the weights know another split: training photos may be among these"
+        )
 
 
 def start_training(args, settings, name):
