@@ -44,7 +44,7 @@ def cells(lines, name):
 
 
 def test_rows_tell_what_their_logs_hold_and_are_run_once(place, capsys):
-    lines = told(place, capsys)
+    lines = told(place, capsys, "--jobs", "2")
     assert lines[0] == "# Trial" and "## MLP" in lines and "A word about it." in lines
     losses = []
     for seed in "01":
@@ -63,15 +63,25 @@ def test_rows_tell_what_their_logs_hold_and_are_run_once(place, capsys):
     assert not [line for line in again if line.startswith("| one |")]
 
 
-def test_a_result_of_other_code_is_not_taken(place, capsys, monkeypatch):
+def test_a_result_of_other_code_is_not_taken(place, tmp_path, capsys, monkeypatch):
     """A kept number would be another version's."""
-    path = place / "runs" / "trial" / "MLP" / "one" / "0" / "result.json"
-    lines = told(place, capsys)
+
+    def train(command, out, jobs, running):
+        (out / "log").mkdir(parents=True, exist_ok=True)
+        rate = 1 + int(command[command.index("--seed") + 1])
+        text = f"valid_per_photo,lr\n0.5,{rate}\n"
+        (out / "log" / "MLPAE.csv").write_text(text)
+
+    monkeypatch.setattr(search, "train", train)
+    where = "--out", str(tmp_path)
+    lines = told(place, capsys, *where)
+    assert cells(lines, "one")[-1] == "1.5 (1-2)"
+    path = tmp_path / "trial" / "MLP" / "one" / "0" / "result.json"
     kept = json.loads(path.read_text())
     path.write_text(json.dumps({**kept, "last": {**kept["last"], "lr": 7.0}}))
-    assert cells(told(place, capsys), "one") != cells(lines, "one")  # taken as it is
+    assert cells(told(place, capsys, *where), "one")[-1] == "4.5 (2-7)"  # as it is kept
     monkeypatch.setattr(search, "code_of", lambda project: "other")
-    assert cells(told(place, capsys), "one") == cells(lines, "one")
+    assert cells(told(place, capsys, *where), "one") == cells(lines, "one")
 
 
 def test_the_fingerprint_knows_models_and_parts(tmp_path):
