@@ -13,7 +13,6 @@ FLAGS = (
     "--warm-up --patience --flips --ema --start --beta --seed --split-seed --data "
     "--strict-data --image-size --encoding-dim --device --out"
 )
-MOST_NUMBERS = 256  # of a code, whose covariance is worth keeping
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +40,7 @@ def save_priors(folder, name, training):
     """Fit distributions to the best model's codes, and save them beside its weights."""
     from utils.checkpoint import save_checkpoint, weights_name
     from utils.latent import encode
-    from utils.priors import fit_priors, fitted_to
+    from utils.priors import MOST_NUMBERS, fit_priors, fitted_to
 
     model, about = load_model(name, folder / weights_name(name))
     path = folder / weights_name(f"prior_{name}")

@@ -37,7 +37,7 @@ def test_samples_have_the_mixtures_moments():
     torch.testing.assert_close(codes.var(0), theirs.variance, atol=0.1, rtol=0)
 
 
-def test_one_gaussian_is_fitted_in_closed_form(monkeypatch):
+def test_one_gaussian_is_fitted_in_closed_form():
     """Mean and covariance of the codes, the latter drawn to a ball by SHRINKAGE."""
     torch.manual_seed(1)
     codes = torch.randn(500, 3) @ torch.randn(3, 3) + 5

@@ -62,7 +62,7 @@ def dimensions(model, images, codes):
 
 
 def walks(model, images):
-    """Images (2 N, 3, H, W) -> walks between neighbours, (4 N STEPS / 2, 3, H, W).
+    """Images (2 N, 3, H, W) -> walks between neighbours, (2 N STEPS, 3, H, W).
 
     Two rows for a pair: by a line, then by an arc.
     """

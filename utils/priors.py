@@ -17,6 +17,7 @@ COMPONENTS = 8  # Gaussians of a mixture, at most
 PER_COMPONENT = 64  # codes that a Gaussian of the mixture should stand on, at least
 SHRINKAGE = 0.05  # share of each covariance that is the average variance, to all sides
 ROUNDS = 50  # of expectation and maximisation
+MOST_NUMBERS = 256  # of a code, whose covariance is worth keeping
 PRIORS = ("gaussian", "gmm")
 
 
@@ -136,7 +137,7 @@ def load_prior(name, model, about, weights):
     if not path.is_file():
         raise UserError(
             f"{path} is missing, which --prior {name} needs; {again}, "
-            "with codes of at most 256 numbers"
+            f"with codes of at most {MOST_NUMBERS} numbers"
         )
     state, facts = load_checkpoint(path)
     if facts.get("fitted_to") != fitted_to(about) or facts.get("model") != (
