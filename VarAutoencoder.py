@@ -94,6 +94,7 @@ class VarAutoencoder(nn.Module):
         }
         self.encoder = VarEncoder(encoding_dim, img_width, img_height)
         self.decoder = VarDecoder(encoding_dim, img_width, img_height)
+        self.pairs = 0  # of mirrored draws per image in training; with 0 one draw
 
     @property
     def name(self):
@@ -114,11 +115,25 @@ class VarAutoencoder(nn.Module):
     def forward(self, x):
         """Images (B, 3, H, W) in [0, 1] -> (reconstructions, mu, log_var).
 
-        Draws in evaluation too, since the bound is an expectation over z.
+        Draws in evaluation too, since the bound is an expectation over z. In training
+        with `pairs` the reconstructions are those of every draw, (2 pairs, B, 3, H, W).
         """
         mu, log_var = self.encoder(x)  # 2 x (B, D)
+        if self.training and self.pairs:
+            z = self.mirrored_draws(mu, log_var)  # (2 pairs, B, D)
+            images = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+            return images, mu, log_var
         z = self.reparameterize(mu, log_var)  # (B, D)
         return self.decoder(z), mu, log_var
+
+    def mirrored_draws(self, mu, log_var):
+        """Draw pairs on opposite sides of the mean -> (2 pairs, B, D).
+
+        What a draw adds to a gradient in proportion to its distance from the mean its
+        mirror image takes away again (Wu et al. 2019, arXiv:1810.02555).
+        """
+        noise = (log_var / 2).exp() * mu.new_empty(self.pairs, *mu.shape).normal_()
+        return torch.cat([mu + noise, mu - noise])
 
     def details(self, x):
         """What `summary` needs of each image: names -> (B,) or (B, D)."""
@@ -169,10 +184,13 @@ def VAE_loss_function(outputs, images, beta=1.0):
     """Squared error plus beta times KL, both summed over the whole batch -> scalar.
 
     The negative evidence lower bound of Kingma & Welling 2014, equation 10, for a
-    Gaussian decoder of variance beta / 2, up to a constant and a factor.
+    Gaussian decoder of variance beta / 2, up to a constant and a factor. The error is
+    a mean over draws, where there are several of each image: (K, B, C, H, W).
     """
     reconstruction, mu, log_var = outputs
-    error = F.mse_loss(reconstruction, images, reduction="sum")
+    every = images.expand_as(reconstruction)
+    error = F.mse_loss(reconstruction, every, reduction="sum")
+    error = error * (images.numel() / every.numel())
     return error + beta * kl_to_standard_normal(mu, log_var).sum()
 
 
@@ -183,7 +201,7 @@ def calibrated_loss_function(outputs, images):
     sigma-VAE of Rybkin et al. 2021, arXiv:2006.13202. Can be negative: a density.
     """
     reconstruction, mu, log_var = outputs
-    variance = F.mse_loss(reconstruction, images)
+    variance = F.mse_loss(reconstruction, images.expand_as(reconstruction))
     likelihood = images.numel() / 2 * (torch.log(2 * torch.pi * variance) + 1)
     return likelihood + kl_to_standard_normal(mu, log_var).sum()
 

@@ -10,8 +10,8 @@ from utils.registry import build_model, load_model, loss_of, settings_for, size_
 
 FLAGS = (
     "--model --epochs --batch-size --lr --optimizer --weight-decay --scheduler "
-    "--warm-up --patience --flips --ema --start --beta --seed --split-seed --data "
-    "--strict-data --image-size --encoding-dim --device --out"
+    "--warm-up --patience --flips --shift --ema --start --beta --pairs --seed "
+    "--split-seed --data --strict-data --image-size --encoding-dim --device --out"
 )
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,11 @@ def main(argv=None):
     parser = command_line(__doc__, *FLAGS.split(), model="AE")
     args = parser.parse_args(argv)
     settings = settings_for(args, args.model)
-    if args.beta is not None and args.model != "VAE":
-        raise UsageError(f"argument --beta: {args.model} has no KL; use --model VAE")
+    for flag, value in (("--beta", args.beta), ("--pairs", args.pairs)):
+        if value is not None and args.model != "VAE":
+            raise UsageError(
+                f"argument {flag}: {args.model} draws nothing; use --model VAE"
+            )
 
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
@@ -70,6 +73,8 @@ def main(argv=None):
     name, csv_path = args.model, args.out / "log" / f"{args.model}.csv"
     set_seeds(args.seed)
     model = build_model(name, **size_args(settings))
+    if name == "VAE":
+        model.pairs = settings.pairs
     device, (training, validation), about = start_training(args, settings, name)
     prepare_target(args.out / "models" / weights_name(f"prior_{name}"))
     start(model, settings.start, training.dataset.channel_means())

@@ -1,9 +1,9 @@
-"""Mirrored training photos: only those, half of them, whole."""
+"""Mirrored and moved training photos: only those."""
 
 import torch
 
 from tests.test_data import load, numbered_photos
-from utils.data_processor import mirrored
+from utils.data_processor import mirrored, shifted
 
 
 def test_each_image_is_mirrored_or_not_by_a_coin():
@@ -16,10 +16,27 @@ def test_each_image_is_mirrored_or_not_by_a_coin():
     assert (same ^ other).all() and 450 < other.sum() < 550
 
 
-def test_training_alone_is_mirrored(tmp_path):
+def test_a_batch_is_moved_as_a_whole():
+    """By 2 pixels at most, in every way."""
+    torch.manual_seed(0)
+    image = torch.zeros(1, 3, 24, 24)
+    image[..., 12, 5] = 1
+    seen = set()
+    for _ in range(60):
+        batch = shifted(image.expand(8, 3, 24, 24), 2)
+        assert batch.shape == (8, 3, 24, 24) and (batch.sum(dim=(1, 2, 3)) == 3).all()
+        _, _, rows, columns = batch.nonzero(as_tuple=True)
+        assert len(rows.unique()) == 1 == len(columns.unique())
+        seen |= set(zip(rows.tolist(), columns.tolist(), strict=True))
+    columns = {c for _, c in seen}
+    assert {r for r, _ in seen} == set(range(10, 15))
+    assert columns == set(range(3, 8))
+
+
+def test_training_alone_is_changed(tmp_path):
     """Each epoch anew; validation photos stay as they are, and so do all by default."""
     root = numbered_photos(tmp_path, 30)
-    for options, moves in (({}, False), ({"flips": True}, True)):
+    for options, moves in (({}, False), ({"flips": True}, True), ({"shift": 1}, True)):
         loaders = load(root, batch_size=30, **options)
         for loader, may_move in zip(loaders, (moves, False), strict=True):
             side = loader.dataset

@@ -22,7 +22,8 @@ def test_it_prints_the_residual_variance(tmp_path, capsys):
     flat = training.dataset.all_images().flatten(1).double()
     values = torch.linalg.eigvalsh(flat.T.cov(correction=0))  # ascending
     assert train == pytest.approx(values[:-5].sum().item() / 192, abs=1e-5)
-    assert valid > train > 0 and float(second.split(": ")[1]) > 0
+    bounds = map(float, re.findall(r"\d+\.\d", second))
+    assert valid > train > 0 and all(bound > 0 for bound in bounds)
 
 
 def test_more_components_than_photos_are_refused(tmp_path):

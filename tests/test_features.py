@@ -98,23 +98,6 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
         load_features(tmp_path / "features.pt")
 
 
-def test_training_photos_are_moved():
-    """All images of a batch alike, by 2 pixels at most, in every way."""
-    torch.manual_seed(0)
-    image = torch.zeros(1, 3, 24, 24)
-    image[..., 12, 5] = 1
-    seen = set()
-    for _ in range(60):
-        batch = train_features.moved(image.expand(8, 3, 24, 24))
-        assert batch.shape == (8, 3, 24, 24) and (batch.sum(dim=(1, 2, 3)) == 3).all()
-        _, _, rows, columns = batch.nonzero(as_tuple=True)
-        assert len(rows.unique()) == 1 == len(columns.unique())
-        seen |= set(zip(rows.tolist(), columns.tolist(), strict=True))
-    columns = {c for _, c in seen}
-    assert {r for r, _ in seen} == set(range(10, 15))
-    assert columns == set(range(3, 8))
-
-
 def test_one_species_is_refused(tmp_path):
     """P25: nothing to tell apart."""
     root = write_photos(tmp_path / "photos", 2)

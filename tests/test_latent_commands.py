@@ -86,25 +86,35 @@ def test_a_weighed_kl_trains_and_is_kept(tmp_path, photo_folder, beta):
         assert row["valid_per_photo"] == pytest.approx(parts, rel=1e-4)
 
 
-def test_each_setting_reaches_the_training(tmp_path, photo_folder):
+@pytest.mark.parametrize(
+    "model, flags",
+    [
+        (
+            "AE",
+            [
+                "",
+                "--no-flips",
+                "--shift 1",
+                "--ema 0.9",
+                "--start torch",
+                "--warm-up 0.5",
+                "--weight-decay 0.01",
+                "--scheduler constant",
+                "--split-seed 3",
+            ],
+        ),
+        ("VAE", ["", "--pairs 0", "--shift 0"]),
+    ],
+)
+def test_each_setting_reaches_the_training(tmp_path, photo_folder, model, flags):
     """No flag is accepted and ignored: each gives other weights."""
-    flags = [
-        "",
-        "--no-flips",
-        "--ema 0.9",
-        "--start torch",
-        "--warm-up 0.5",
-        "--weight-decay 0.01",
-        "--scheduler constant",
-        "--split-seed 3",
-    ]
     seen = []
     for number, flag in enumerate(flags):
         out = tmp_path / str(number)
         more = [*flag.split(), "--batch-size", "4"]
-        assert train("AE", out, photo_folder, *more).code == 0
-        weights, _ = load_checkpoint(out / "models" / "Best_AE.pth")
-        seen.append(weights["encoder.latent.weight"])
+        assert train(model, out, photo_folder, *more).code == 0
+        weights, _ = load_checkpoint(out / "models" / f"Best_{model}.pth")
+        seen.append(torch.cat([weight.flatten() for weight in weights.values()]))
     for number, one in enumerate(seen):
         for flag, other in zip(flags[:number], seen[:number], strict=True):
             assert not torch.equal(one, other), (flags[number], flag)

@@ -62,6 +62,9 @@ def test_best_linear_bound_of_a_linear_vae_trained_to_its_end():
 
     optimizer.step(bound)
     assert bound().item() == pytest.approx(expected, rel=1e-6)
+    fitted_to, data = data, 0.3 + 1.1 * data[:99].flip(1)  # the trained VAE on others
+    of_others = best_linear_bound(fitted_to, 2, data)
+    assert bound().item() == pytest.approx(of_others, rel=1e-6)
 
 
 @pytest.mark.parametrize("components", [0, 11])

@@ -51,6 +51,52 @@ def test_reparameterize_draws_the_gaussian():
     assert (mu.grad == 1).all() and log_var.grad.abs().max() > 0
 
 
+def test_pairs_are_draws_on_opposite_sides_of_the_mean():
+    """Each as likely as a single draw; in evaluation there is one."""
+    model, images = VarAutoencoder(64).train(), torch.rand(2, 3, 24, 24)
+    mu, log_var = torch.randn(2, 64), torch.randn(2, 64)
+    model.pairs = 5000
+    z = model.mirrored_draws(mu, log_var)  # (10000, 2, 64)
+    torch.testing.assert_close(z[:5000] + z[5000:], (2 * mu).expand(5000, -1, -1))
+    deviations = (log_var / 2).exp()
+    torch.testing.assert_close(z.std(dim=0), deviations, rtol=0.05, atol=0)
+    model.pairs = 3
+    shape = (6, 2, 3, 24, 24)
+    assert model(images)[0].shape == shape and model.eval()(images)[0].ndim == 4
+
+
+@pytest.mark.parametrize("loss_fn", [VAE_loss_function, loss_with("optimal")])
+def test_the_error_of_several_draws_is_their_mean(loss_fn):
+    """So that the loss does not depend on how many there are."""
+    images, mu, log_var = torch.rand(4, 3, 8, 8), torch.randn(4, 2), torch.randn(4, 2)
+    draws = torch.rand(3, 4, 3, 8, 8)
+    found = loss_fn((draws, mu, log_var), images)
+    error = (draws - images).square().mean()
+    flat = images + error.sqrt()  # one reconstruction with that error
+    torch.testing.assert_close(found, loss_fn((flat, mu, log_var), images))
+
+
+def test_pairs_take_the_noise_of_a_linear_decoder_out_of_the_gradient():
+    """Wu et al. 2019: what is odd in the draw cancels; a single draw leaves it in."""
+    torch.manual_seed(0)
+    model, images = VarAutoencoder(4, 8, 8).train(), torch.rand(3, 3, 8, 8)
+    linear = torch.nn.Linear(4, 192)
+    model.decoder.forward = lambda z: linear(z).unflatten(1, (3, 8, 8))
+
+    def spread():
+        """Largest deviation, over draws, of the gradient of a latent mean's bias."""
+        gradients = []
+        for _ in range(20):
+            loss = VAE_loss_function(model(images), images)
+            bias = model.encoder.mean.bias
+            gradients.append(torch.autograd.grad(loss, bias)[0])
+        return torch.stack(gradients).std(dim=0).max().item()
+
+    alone = spread()
+    model.pairs = 1
+    assert alone > 0.1 and spread() < 1e-4
+
+
 def test_details_add_up_to_the_loss():
     """T13: squared error + KL is the loss; at the mean there is no draw."""
     model, images = VarAutoencoder(64).eval(), torch.rand(6, 3, 24, 24)

@@ -32,8 +32,14 @@ def main(argv=None):
         f"PCA of {args.encoding_dim} components, mean squared error: "
         f"train {train:.5f}, validation {valid:.5f}"
     )
-    bound = BATCH * best_linear_bound(training, args.encoding_dim)
-    print(f"Linear VAE at its optimum, loss per {BATCH} training photos: {bound:.1f}")
+    train, valid = (
+        BATCH * best_linear_bound(training, args.encoding_dim, side)
+        for side in (training, validation)
+    )
+    print(
+        f"Linear VAE at its optimum, loss per {BATCH} photos: "
+        f"train {train:.1f}, validation {valid:.1f}"
+    )
 
 
 if __name__ == "__main__":

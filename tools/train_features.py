@@ -21,14 +21,6 @@ SHIFT = 2  # pixels by which training moves the photos, at most
 SMOOTHING = 0.1  # share of a label that goes to all species alike
 
 
-def moved(images):
-    """Move a batch of images (B, 3, H, W) by up to SHIFT pixels."""
-    from torchvision.transforms.v2 import RandomCrop
-
-    crop = RandomCrop(images.shape[2:], padding=SHIFT, padding_mode="reflect")
-    return crop(images)
-
-
 def train_epoch(model, loader, optimizer, scheduler, device, name):
     """Train on every batch once -> mean loss per photo."""
     import torch
@@ -42,7 +34,7 @@ def train_epoch(model, loader, optimizer, scheduler, device, name):
     for images, labels in progress(loader, name):
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-            scores = model.classify(moved(images.to(device)))
+            scores = model.classify(images.to(device))
             loss = F.cross_entropy(scores, labels.to(device), label_smoothing=SMOOTHING)
         total += len(images) * finite(loss, f"training loss in {name}")
         loss.backward()
@@ -86,6 +78,7 @@ def main(argv=None):
         seed=args.seed,
         strict=args.strict_data,
         flips=True,
+        shift=SHIFT,
     )
     data = loaders[0].dataset.about
     if len(data["classes"]) < 2:

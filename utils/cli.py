@@ -128,6 +128,10 @@ FLAGS = {
         action=argparse.BooleanOptionalAction,
         help="mirror half of the training photos (default: the model's)",
     ),
+    "--shift": dict(
+        type=whole_number(0, 7),
+        help="pixels by which training photos are moved at most (default: the model's)",
+    ),
     "--ema": dict(
         type=number_from_zero(1),
         help="decay per step of the weights' running average (default: the model's)",
@@ -139,6 +143,11 @@ FLAGS = {
     "--beta": dict(
         type=positive_or_optimal,
         help="weight of the VAE's KL, or optimal: sigma-VAE (default: 1)",
+    ),
+    "--pairs": dict(
+        type=whole_number(0, 1000),
+        help="pairs of mirrored latent vectors drawn per photo in the VAE's training; "
+        "0 draws one vector (default: the model's)",
     ),
     "--prior": dict(
         choices=("normal", "gaussian", "gmm"),
@@ -211,8 +220,8 @@ def command_line(doc, *flags, **defaults):
 def diffusion_line(doc=None):
     """The command line of diffusion.py, which is checked before torch loads."""
     flags = (
-        "--epochs --batch-size --lr --patience --flips --ema --seed --split-seed "
-        "--data --strict-data --image-size --device --out"
+        "--epochs --batch-size --lr --patience --flips --shift --ema --seed "
+        "--split-seed --data --strict-data --image-size --device --out"
     )
     return command_line(doc, *flags.split())
 

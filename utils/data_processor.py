@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import RandomCrop
 
 from utils import figures
 from utils.cli import PROJECT, UsageError, UserError
@@ -23,12 +24,13 @@ class FlowerImages(Dataset):
 
     `about` describes the data for checkpoints: class names, source ("photos" or
     "drawn flowers"), number of images, the split's seed and its fingerprint. With
-    `flips` a batch is mirrored image by image, at random.
+    `flips` a batch is mirrored image by image, at random; with `shift` it is moved as a
+    whole, by at most so many pixels.
     """
 
-    def __init__(self, images, labels, about, flips=False):
+    def __init__(self, images, labels, about, flips=False, shift=0):
         self.images, self.labels, self.about = images, labels, about
-        self.flips, self.classes = flips, about["classes"]
+        self.flips, self.shift, self.classes = flips, shift, about["classes"]
 
     def __len__(self):
         return len(self.images)
@@ -39,7 +41,8 @@ class FlowerImages(Dataset):
     def __getitems__(self, indices):
         """A whole batch at once: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
         images, labels = self[torch.as_tensor(indices)]
-        return mirrored(images) if self.flips else images, labels
+        images = mirrored(images) if self.flips else images
+        return shifted(images, self.shift) if self.shift else images, labels
 
     def all_images(self):
         """Every image as it is: float32 (N, 3, H, W) in [0, 1]."""
@@ -55,6 +58,12 @@ def mirrored(images):
     """Mirror each of the images (B, 3, H, W) or not, as a coin falls."""
     heads = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(heads, images.flip(3), images)
+
+
+def shifted(images, pixels):
+    """Move a batch (B, 3, H, W) by up to `pixels` each way; edges are reflected."""
+    crop = RandomCrop(images.shape[2:], padding=pixels, padding_mode="reflect")
+    return crop(images)
 
 
 def as_fetched(batch):
@@ -100,14 +109,15 @@ def create_flower_dataloaders(
     draw_if_empty=False,
     strict=False,
     flips=False,
+    shift=0,
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
     Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], squashed to that size;
     labels are int64 (B,). The split depends on the file names and `split_seed` alone;
-    `seed` shuffles the training batches, `flips` mirrors half of their images. Every
-    photo is decoded once, into memory, so that `num_worker` is accepted and has no
-    effect.
+    `seed` shuffles the training batches, `flips` mirrors half of their images and
+    `shift` moves them by up to so many pixels. Every photo is decoded once, into
+    memory, so that `num_worker` is accepted and has no effect.
 
     Raises:
         UsageError: if `root` is no folder.
@@ -120,7 +130,7 @@ def create_flower_dataloaders(
         )
     else:
         sides = drawn_sides((IMG_WIDTH, IMG_HEIGHT), split_seed)
-    sides[0].flips = flips
+    sides[0].flips, sides[0].shift = flips, shift
     return tuple(
         DataLoader(
             side,

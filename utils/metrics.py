@@ -236,16 +236,21 @@ def fit_pca(images, components):
     return PrincipalAxes(mean, axes[:components])
 
 
-def best_linear_bound(images, encoding_dim):
+def best_linear_bound(images, encoding_dim, others=None):
     """Least squared error plus KL per image of any linear Gaussian VAE -> float.
 
     A linear VAE is probabilistic PCA (Lucas et al. 2019, arXiv:1911.02469). Squared
-    error means a decoder variance of 1/2: an axis of variance v > 1/2 costs
-    (ln 2v + 1) / 2 where a latent dimension carries it, any other costs v.
+    error means a decoder variance of 1/2: a principal axis of variance v > 1/2 that a
+    latent dimension carries costs c^2 / 2v + ln(2v) / 2 where an image lies at c on
+    it, any other c^2. With `others`, what those cost the VAE of `images`.
     """
     flat = images.flatten(1).double()  # (N, D)
-    scale = math.sqrt(len(flat))  # the maximum-likelihood covariance divides by N
-    variances = (torch.linalg.svdvals(flat - flat.mean(dim=0)) / scale).square()
-    carried, left = variances[:encoding_dim], variances[encoding_dim:]
-    costs = torch.where(carried > 0.5, (torch.log(2 * carried) + 1) / 2, carried)
-    return (costs.sum() + left.sum()).item()
+    mean = flat.mean(dim=0)
+    _, scales, axes = torch.linalg.svd(flat - mean, full_matrices=False)
+    variances = scales[:encoding_dim].square() / len(flat)  # maximum likelihood
+    variances = variances[variances > 0.5]  # (K,)
+    centred = (images if others is None else others).flatten(1).double() - mean
+    squares = (centred @ axes[: len(variances)].T).square()  # (M, K)
+    costs = squares / (2 * variances) + torch.log(2 * variances) / 2
+    left = centred.square().sum(dim=1) - squares.sum(dim=1)
+    return (costs.sum(dim=1) + left).mean().item()

@@ -24,18 +24,19 @@ class Settings:
     image_size: int = 24  # pixels per side
     encoding_dim: int = 64  # numbers in the latent vector
     flips: bool = False  # mirror half of the training photos
+    shift: int = 0  # pixels by which training photos are moved, at most
     ema: float = 0.0  # decay per step of the weights' running average; 0 is none
     beta: float | str = 1.0  # weight of the VAE's KL, or "optimal"
+    pairs: int = 0  # of mirrored draws per photo in a VAE's training; 0: one draw
     weight_decay: float = 0.0  # as a share of each step's learning rate
     warm_up: float = 0.25  # share of the steps in which a onecycle rate rises
     start: str = "own"  # initial weights: the model's own, or PyTorch's ("torch")
 
 
-def tuned(epochs, lr, optimizer, weight_decay):
+def tuned(epochs, lr, optimizer, weight_decay, **more):
     """Return settings of one cycle on mirrored photos."""
-    return Settings(
-        epochs, lr, optimizer, "onecycle", weight_decay=weight_decay, flips=True
-    )
+    more |= {"weight_decay": weight_decay, "flips": True}
+    return Settings(epochs, lr, optimizer, "onecycle", **more)
 
 
 # One row per model and optimizer that was measured; a model's first row is its default.
@@ -45,13 +46,13 @@ PRESETS = {
         tuned(60, 2e-3, "adamw", weight_decay=0.1),
     ),
     "AE": (
-        tuned(15, 4e-3, "muon", weight_decay=0.8),
+        tuned(15, 4e-3, "muon", weight_decay=0.5),
         tuned(15, 2e-3, "adamw", weight_decay=0.01),
         Settings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
     ),
     "VAE": (
-        tuned(20, 3e-3, "muon", weight_decay=0.5),
-        tuned(20, 2e-3, "adamw", weight_decay=0.01),
+        tuned(20, 3e-3, "muon", weight_decay=0.5, shift=1, pairs=2),
+        tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=2),
     ),
     "diffusion": (
         Settings(

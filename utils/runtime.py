@@ -87,6 +87,7 @@ def start_training(args, settings, name):
         split_seed=args.split_seed,
         strict=args.strict_data,
         flips=settings.flips,
+        shift=settings.shift,
     )
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
