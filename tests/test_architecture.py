@@ -25,6 +25,8 @@ ARROWS = {  # module of utils -> modules of utils that it may import
     "muon": set(),
     "drawn_flowers": set(),
     "unet": set(),
+    "noise": set(),
+    "samplers": set(),
     "figures": set(),
     "photos": {"cli"},
     "checkpoint": {"cli"},
