@@ -7,7 +7,8 @@ python diffusion.py > log/train_diffusion.out
 """
 
 if __name__ == "__main__":  # refuse a wrong command before torch loads
-    from utils.cli import begin, diffusion_line
+    from utils.cli import begin
+    from utils.flags import diffusion_line
 
     begin()
     diffusion_line(__doc__).parse_args()
@@ -245,7 +246,7 @@ def draw_results(model, out, image_size, seed):
 
 
 def main(argv=None):
-    from utils.cli import diffusion_line
+    from utils.flags import diffusion_line
     from utils.registry import settings_for
 
     args = diffusion_line(__doc__).parse_args(argv)

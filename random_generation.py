@@ -8,7 +8,8 @@ training, to the codes of the training photos.
 
 from math import isqrt
 
-from utils.cli import PROJECT, UsageError, command_line, run
+from utils.cli import PROJECT, UsageError, run
+from utils.flags import command_line
 from utils.registry import load_model
 
 FLAGS = "--model --prior --count --seed --weights --save --out"

@@ -5,7 +5,8 @@ python train_script.py --model AE > log/train_AE.out
 
 import logging
 
-from utils.cli import UsageError, command_line, run
+from utils.cli import UsageError, run
+from utils.flags import command_line
 from utils.registry import build_model, load_model, loss_of, settings_for, size_args
 
 FLAGS = (

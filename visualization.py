@@ -3,7 +3,8 @@
 python visualization.py --model VAE
 """
 
-from utils.cli import PROJECT, command_line, run
+from utils.cli import PROJECT, run
+from utils.flags import command_line
 from utils.registry import load_model
 
 FLAGS = "--model --data --weights --seed --device --out"

@@ -26,6 +26,7 @@ HARMLESS = {  # what the wrapper does to a whole process
     "utils.cli.begin": lambda: None,
     "utils.cli.close_stdout": lambda: None,
     "utils.cli.program": lambda: sys.argv[0],
+    "utils.flags.program": lambda: sys.argv[0],
 }
 
 

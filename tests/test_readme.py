@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.conftest import PROJECT
-from utils.cli import FLAGS
+from utils.flags import FLAGS
 from utils.registry import PRESETS
 
 README = (PROJECT / "README.md").read_text("utf-8")

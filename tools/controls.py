@@ -3,7 +3,8 @@
 python -m tools.controls
 """
 
-from utils.cli import command_line, run
+from utils.cli import run
+from utils.flags import command_line
 
 FLAGS = "--encoding-dim --split-seed --image-size --data"
 BATCH = 16  # photos, over which the VAE's loss is summed

@@ -16,7 +16,8 @@ import logging
 from collections import deque
 from pathlib import Path
 
-from utils.cli import MODELS, PROJECT, UsageError, UserError, command_line, run
+from utils.cli import PROJECT, UsageError, UserError, run
+from utils.flags import MODELS, command_line
 
 FLAGS = "--prior --count --seed --data --strict-data"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures

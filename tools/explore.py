@@ -6,7 +6,8 @@ The map shows the codes of the training photos on their first two principal axes
 walks lead from one validation photo to another, by a line and by an arc.
 """
 
-from utils.cli import PROJECT, UserError, command_line, run
+from utils.cli import PROJECT, UserError, run
+from utils.flags import command_line
 from utils.registry import load_model
 
 FLAGS = "--model --count --seed --data --weights --out"

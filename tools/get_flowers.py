@@ -19,7 +19,8 @@ from urllib.request import BaseHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from utils.cli import PROJECT, UsageError, UserError, command_line, run
+from utils.cli import PROJECT, UsageError, UserError, run
+from utils.flags import command_line
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/l3llff/flowers"
 BY_HAND = "get it by hand from kaggle.com/datasets/l3llff/flowers and use --from"
@@ -291,8 +292,7 @@ def main(argv=None):
     else:
         fetch(wanted, target, args.sha256)
     counts = {name: sum(map(is_photo, os.listdir(target / name))) for name in wanted}
-    for name, count in counts.items():
-        print(f"{name}: {count} photos")
+    print("\n".join(f"{name}: {count} photos" for name, count in counts.items()))
     print(f"total: {sum(counts.values())} photos of {len(wanted)} species")
 
 

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
-from utils.cli import PROJECT, UserError, command_line, run, whole_number
+from utils.cli import PROJECT, UserError, run
+from utils.flags import command_line, whole_number
 
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
 

@@ -7,7 +7,8 @@ Eighteen epochs of batches of 128 by default, from ./flowers_16; the weights of 
 epoch are kept.
 """
 
-from utils.cli import PROJECT, UserError, command_line, run
+from utils.cli import PROJECT, UserError, run
+from utils.flags import command_line
 
 FLAGS = "--epochs --batch-size --lr --seed --data --strict-data --device --out"
 DEFAULTS = {

@@ -17,8 +17,8 @@ class Settings:
 
     epochs: int  # upper bound; early stopping may end sooner
     lr: float  # before any decay
-    optimizer: str  # one of utils.cli.OPTIMIZERS
-    scheduler: str  # one of utils.cli.SCHEDULERS
+    optimizer: str  # one of utils.flags.OPTIMIZERS
+    scheduler: str  # one of utils.flags.SCHEDULERS
     batch_size: int = 16  # images per step
     patience: int = 5  # validation checks without a new best
     image_size: int = 24  # pixels per side
