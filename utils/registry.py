@@ -51,8 +51,8 @@ PRESETS = {
         Settings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
     ),
     "VAE": (
-        tuned(20, 3e-3, "muon", weight_decay=0.5, shift=1, pairs=2),
-        tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=2),
+        tuned(20, 3e-3, "muon", weight_decay=0.5, shift=1, pairs=4),
+        tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=4),
     ),
     "diffusion": (
         Settings(
