@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
 DPI = 100
@@ -129,6 +130,7 @@ def save_curves(csv_path, path, title):
     figure = Figure(figsize=(6.4, 4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss per photo")
     axes.set_title(title, fontsize=8, loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for column, label in (
         ("train_per_photo", "training"),
         ("valid_per_photo", "validation"),
