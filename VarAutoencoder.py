@@ -94,7 +94,7 @@ class VarAutoencoder(nn.Module):
         }
         self.encoder = VarEncoder(encoding_dim, img_width, img_height)
         self.decoder = VarDecoder(encoding_dim, img_width, img_height)
-        self.pairs = 0  # of mirrored draws per image in training; with 0 one draw
+        self.pairs = 0  # antithetic, of draws per image in training; with 0 one draw
 
     @property
     def name(self):
@@ -120,13 +120,13 @@ class VarAutoencoder(nn.Module):
         """
         mu, log_var = self.encoder(x)  # 2 x (B, D)
         if self.training and self.pairs:
-            z = self.mirrored_draws(mu, log_var)  # (2 pairs, B, D)
+            z = self.antithetic_draws(mu, log_var)  # (2 pairs, B, D)
             images = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
             return images, mu, log_var
         z = self.reparameterize(mu, log_var)  # (B, D)
         return self.decoder(z), mu, log_var
 
-    def mirrored_draws(self, mu, log_var):
+    def antithetic_draws(self, mu, log_var):
         """Draw pairs on opposite sides of the mean -> (2 pairs, B, D).
 
         What a draw adds to a gradient in proportion to its distance from the mean its

@@ -57,10 +57,13 @@ def main(argv=None):
     parser = command_line(__doc__, *FLAGS.split(), model="AE")
     args = parser.parse_args(argv)
     settings = settings_for(args, args.model)
-    for flag, value in (("--beta", args.beta), ("--pairs", args.pairs)):
+    for flag, value, part in (
+        ("--beta", args.beta, "no KL"),
+        ("--pairs", args.pairs, "no latent vectors to draw"),
+    ):
         if value is not None and args.model != "VAE":
             raise UsageError(
-                f"argument {flag}: {args.model} draws nothing; use --model VAE"
+                f"argument {flag}: {args.model} has {part}; use --model VAE"
             )
 
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)

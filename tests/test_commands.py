@@ -147,8 +147,11 @@ def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
         ),
         (["--model", "AE", "--image-size", "10"], ["multiple of 4", "10"]),
         (["--model", "VAE", "--image-size", "9"], ["multiple of 4", "9"]),
-        (["--model", "AE", "--beta", "2"], ["--beta", "AE draws nothing"]),
-        (["--model", "MLPAE", "--pairs", "0"], ["--pairs", "MLPAE draws nothing"]),
+        (["--model", "AE", "--beta", "2"], ["--beta", "AE has no KL"]),
+        (
+            ["--model", "MLPAE", "--pairs", "0"],
+            ["--pairs", "MLPAE has no latent vectors"],
+        ),
         (["--model", "VAE", "--beta", "best"], ["--beta", "'best'"]),
         (["--model", "MLPAE", "--warm-up", "0.1"], ["--warm-up", "onecycle"]),
         (["--epochs"], ["--epochs", "expected one argument"]),

@@ -92,5 +92,7 @@ def test_every_share_has_a_finite_level(density):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="one of .*'eps'.*, got 'score'"):
         coefficients("score", torch.ones(1))
+    with pytest.raises(ValueError, match="one of .*'eps'.*, got 'score'"):
+        target("score", *torch.ones(3))
     with pytest.raises(ValueError, match="one of .*'kit'.*, got 'linear'"):
         level_at("linear", torch.ones(1), KIT)

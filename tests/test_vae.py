@@ -56,7 +56,7 @@ def test_pairs_are_draws_on_opposite_sides_of_the_mean():
     model, images = VarAutoencoder(64).train(), torch.rand(2, 3, 24, 24)
     mu, log_var = torch.randn(2, 64), torch.randn(2, 64)
     model.pairs = 5000
-    z = model.mirrored_draws(mu, log_var)  # (10000, 2, 64)
+    z = model.antithetic_draws(mu, log_var)  # (10000, 2, 64)
     torch.testing.assert_close(z[:5000] + z[5000:], (2 * mu).expand(5000, -1, -1))
     deviations = (log_var / 2).exp()
     torch.testing.assert_close(z.std(dim=0), deviations, rtol=0.05, atol=0)

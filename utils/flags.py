@@ -128,7 +128,7 @@ FLAGS = {
     ),
     "--pairs": dict(
         type=whole_number(0, 1000),
-        help="pairs of mirrored latent vectors drawn per photo in the VAE's training; "
+        help="antithetic pairs of latent vectors per photo in the VAE's training; "
         "0 draws one vector (default: the model's)",
     ),
     "--prior": dict(

@@ -11,7 +11,7 @@ import torch
 
 OBJECTIVES = ("flow", "v", "eps", "x0")
 DENSITIES = ("lognormal", "cosine", "kit")
-MOST_EVEN = 1e-4  # share at either end of a density that is never drawn
+EDGE = 1e-4  # share at either end of a density that is never drawn
 
 
 def coefficients(objective, sigma):
@@ -40,14 +40,20 @@ def coefficients(objective, sigma):
 
 
 def target(objective, x_0, noise, sigma):
-    """Return what the network should answer to x_0 + sigma * noise."""
+    """Return what the network should answer to x_0 + sigma * noise.
+
+    Raises:
+        ValueError: if there is no such objective.
+    """
     if objective == "eps":
         return noise
     if objective == "x0":
         return x_0
     if objective == "v":
         return (noise - sigma * x_0) / (1 + sigma**2).sqrt()
-    return noise - x_0
+    if objective == "flow":
+        return noise - x_0
+    raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
 
 
 def stratified(count, device=None):
@@ -67,7 +73,7 @@ def level_at(density, share, kit_levels, mean=0.0, deviation=1.0):
     Raises:
         ValueError: if there is no such density.
     """
-    share = share.clamp(MOST_EVEN, 1 - MOST_EVEN)
+    share = share.clamp(EDGE, 1 - EDGE)
     if density == "lognormal":
         return torch.exp(mean + deviation * torch.special.ndtri(share))
     if density == "cosine":

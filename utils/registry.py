@@ -27,7 +27,7 @@ class Settings:
     shift: int = 0  # pixels by which training photos are moved, at most
     ema: float = 0.0  # decay per step of the weights' running average; 0 is none
     beta: float | str = 1.0  # weight of the VAE's KL, or "optimal"
-    pairs: int = 0  # of mirrored draws per photo in a VAE's training; 0: one draw
+    pairs: int = 0  # antithetic, of draws per photo in a VAE's training; 0: one draw
     weight_decay: float = 0.0  # as a share of each step's learning rate
     warm_up: float = 0.25  # share of the steps in which a onecycle rate rises
     start: str = "own"  # initial weights: the model's own, or PyTorch's ("torch")
