@@ -46,7 +46,7 @@ PRESETS = {
         tuned(60, 2e-3, "adamw", weight_decay=0.1),
     ),
     "AE": (
-        tuned(15, 4e-3, "muon", weight_decay=0.5),
+        tuned(15, 4e-3, "muon", weight_decay=0.45),
         tuned(15, 2e-3, "adamw", weight_decay=0.01),
         Settings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
     ),
