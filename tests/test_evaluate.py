@@ -26,6 +26,8 @@ MEASURES = {
     "recall",
     "copies by pixels",
     "copies by features",
+    "nearest by pixels",
+    "nearest by features",
 }
 
 
@@ -61,7 +63,10 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
     assert ours["Frechet distance"][0] < far / 10
     for name in ("precision", "copies by pixels", "copies by features"):
         assert ours[name][0] == 1
+    for name in ("nearest by pixels", "nearest by features"):
+        assert ours[name][0] == pytest.approx(0, abs=1e-3)
     others = found["validation photos"]
+    assert others["nearest by pixels"][0] > 0.1
     assert others["images"] == 30 and others["copies by pixels"][0] < 0.1
     assert others["Frechet distance"] == "needs more than 108 images, got 30"
     _, low, high = others["kernel distance"]
@@ -70,6 +75,18 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
         assert found[f"our {name}"]["images"] == 120
         theirs = found[f"our {name}"]["kernel distance"][0]
         assert theirs > ours["kernel distance"][0]  # trained on other flowers
+
+
+def test_frechet_distances_alone(place, capsys, monkeypatch):
+    """The same numbers, of the images that are asked for and of no others."""
+    colours = torch.nn.Sequential(torch.nn.AvgPool2d(12), torch.nn.Flatten())
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    array = str(place / "train.npy")
+    alone = measured(place, capsys, array, "--frechet")
+    names = "Frechet distance", "- to validation photos"
+    assert list(alone) == [array] and set(alone[array]) == {"images", *names}
+    whole = measured(place, capsys, array)[array]
+    assert all(alone[array][name] == whole[name] for name in names)
 
 
 def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, caplog):

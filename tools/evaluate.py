@@ -7,8 +7,8 @@ Each of IMAGES is a file of weights, a folder of pictures (which are brought to 
 24), or a .npy of uint8 (N, H, W, 3). They are compared with all photos; copies are
 sought among those of training. Beside them stand an autoencoder's own reconstructions
 of the training photos, the validation photos against the training photos (the floor),
-and samples of the AE and the VAE in models/. Frechet distances of few images are too
-large: compare them at equal numbers.
+and samples of the AE and the VAE in models/; with --frechet nothing, and no other
+measure. Frechet distances of few images are too large: compare them at equal numbers.
 """
 
 import json
@@ -34,6 +34,9 @@ def parse(argv):
         "--extractor",
         default=PROJECT / "models" / "features.pt",
         help="file of features, pixels, or inception (default: models/features.pt)",
+    )
+    parser.add_argument(
+        "--frechet", action="store_true", help="Frechet distances of IMAGES alone"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     args = parser.parse_args(argv)
@@ -209,11 +212,12 @@ def sets_to_compare(args, training, validation):
     sets = {}
     for path in args.images:
         asked = sets[str(path)] = read_images(path, args.count, args.prior)
-        if is_weights(path):
+        if is_weights(path) and not args.frechet:
             sets[f"reconstructions by {path}"] = reconstructions(path, training)
-    sets["validation photos"] = validation
-    for name in ("AE", "VAE"):
-        sets[f"our {name}"] = draw(find_weights(PROJECT, name), len(asked))
+    if not args.frechet:
+        sets["validation photos"] = validation
+        for name in ("AE", "VAE"):
+            sets[f"our {name}"] = draw(find_weights(PROJECT, name), len(asked))
     fitting = {}
     for name, images in sets.items():
         if images is not None and images.shape[2:] == training.shape[2:]:
@@ -229,9 +233,8 @@ def main(argv=None):
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.data_processor import open_flowers
-    from utils.metrics import extract
     from utils.runtime import set_seeds
-    from utils.yardsticks import Photos, measures
+    from utils.yardsticks import measures, photos_of
 
     set_seeds(args.seed)
     extractor = find_extractor(args.extractor)
@@ -245,11 +248,12 @@ def main(argv=None):
         )
     ]
     sets = sets_to_compare(args, *photos)
-    sides = [Photos(images, extract(extractor, images)) for images in photos]
+    sides = [photos_of(images, extractor) for images in photos]
     columns = {}
     for name, images in sets.items():
         against = sides[:1] if images is photos[1] else sides
-        columns[name] = len(images), measures(images, extractor, *against)
+        found = measures(images, extractor, *against, only_frechet=args.frechet)
+        columns[name] = len(images), found
     for name, (_, found) in columns.items():
         for measure, reason in found.items():
             if isinstance(reason, str):

@@ -23,11 +23,17 @@ class Photos(NamedTuple):
     features: torch.Tensor  # (N, D)
 
 
-def measures(images, extractor, training, validation=None):
+def photos_of(images, extractor):
+    """Return Photos of images (N, 3, H, W) in [0, 1]."""
+    return Photos(images, extract(extractor, images))
+
+
+def measures(images, extractor, training, validation=None, only_frechet=False):
     """Measure images (N, 3, H, W) against Photos -> name -> Estimate, or why not.
 
     Distances, precision and recall are to all photos; without validation photos, to
-    those of training. Copies are of training photos.
+    those of training. Copies are of training photos, and "nearest" is the median
+    distance to the nearest of them.
     """
     ones, others = extract(extractor, images), training.features
     to_validation = "they are these"
@@ -37,14 +43,24 @@ def measures(images, extractor, training, validation=None):
     found = {
         "Frechet distance": frechet(ones, others),
         "- to validation photos": to_validation,
+    }
+    if only_frechet:
+        return found
+    found |= {
         "kernel distance": kernel_distance(ones, others),
         "precision": covered(ones, others, 0),
         "recall": covered(ones, others, 1),
     }
-    for name, by in (("copies by pixels", None), ("copies by features", extractor)):
+    for name, by in (("pixels", None), ("features", extractor)):
         near = nearest_training_images(images, training.images, by)
-        found[name] = share(near.copies())
+        found[f"copies by {name}"] = share(near.copies())
+        found[f"nearest by {name}"] = with_interval(median, near.first)
     return found
+
+
+def median(values):
+    """Median of (N,) -> float."""
+    return values.median().item()
 
 
 def frechet(ones, others):
