@@ -68,13 +68,14 @@ def test_rows_tell_what_their_logs_hold_and_are_run_once(place, capsys):
 def test_a_result_of_other_code_is_not_taken(place, tmp_path, capsys, monkeypatch):
     """A kept number would be another version's."""
 
-    def train(command, out, jobs, running):
+    def execute(command, stdout, jobs, running):
+        out = stdout.parent
         (out / "log").mkdir(parents=True, exist_ok=True)
         rate = 1 + int(command[command.index("--seed") + 1])
         text = f"valid_per_photo,lr\n0.5,{rate}\n"
         (out / "log" / "MLPAE.csv").write_text(text)
 
-    monkeypatch.setattr(search, "train", train)
+    monkeypatch.setattr(search, "execute", execute)
     where = "--out", str(tmp_path)
     lines = told(place, capsys, *where)
     assert cells(lines, "one")[-1] == "1.5 (1-2)"
@@ -86,6 +87,36 @@ def test_a_result_of_other_code_is_not_taken(place, tmp_path, capsys, monkeypatc
     assert cells(told(place, capsys, *where), "one")[-1] == "4.5 (2-7)"  # as it is kept
     monkeypatch.setattr(search, "code_of", lambda project: "other")
     assert cells(told(place, capsys, *where), "one") == cells(lines, "one")
+
+
+def test_measures_are_columns_too(tmp_path, capsys, monkeypatch):
+    """One seed tells the interval, more tell the spread; a refusal is no number."""
+    commands = []
+
+    def execute(command, stdout, jobs, running):
+        commands.append(command)
+        out, seed = stdout.parent, int(stdout.parent.name)
+        found = {"images": 9, "near": [2 + seed, 1, 5], "far": "too few"}
+        stdout.write_text(json.dumps({str(out / "models/x.pth"): found}))
+        if command[0].endswith(".py"):
+            (out / "log").mkdir(exist_ok=True)
+            (out / "log" / "MLPAE.csv").write_text("valid_per_photo,lr\n0.5,1\n")
+
+    monkeypatch.setattr(search, "execute", execute)
+    for seeds, cell in (("[0]", "20 [10, 50]"), ("[0, 1]", "25 (20-30)")):
+        out = tmp_path / seeds
+        for seed in "01":
+            (out / "trial" / "MLP" / "one" / seed).mkdir(parents=True)
+        text = TABLE.replace('"valid_per_photo", "validation", 2', '"near", "near", 10')
+        text = text.replace("[0, 1]", seeds) + 'measure = "tools.judge models/x.pth"'
+        (tmp_path / "trial.toml").write_text(text)
+        trial = [str(tmp_path / "trial.toml"), "--row", "one", "--out", str(out)]
+        search.main(trial)
+        assert cells(capsys.readouterr().out.splitlines(), "one")[2] == cell
+    assert commands[1][:1] == ["tools.judge"] and commands[1][1].endswith("/x.pth")
+    (tmp_path / "trial.toml").write_text(text.replace('"near"', '"far"'))
+    with pytest.raises(UserError, match="has no far; mend"):
+        search.main(trial)
 
 
 def test_the_fingerprint_knows_models_and_parts(tmp_path):

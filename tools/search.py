@@ -5,7 +5,9 @@ python -m tools.search docs/autoencoders.toml > docs/autoencoders.md
 TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
 `train` (a command of this project), `log` (the CSV file it writes below --out),
 `columns` (each [column of its last row, heading, factor]), `seeds`, and `rows` (each
-[name, flags]). A run that is done is kept and not run again, but for those of --row.
+[name, flags]). With `measure`, as "tools.evaluate models/Best_VAE.pth --frechet --json"
+(a path below --out), its measures are columns too. A run that is done is kept and not
+run again, but for those of --row.
 """
 
 import csv
@@ -39,7 +41,10 @@ def parse(argv):
         default=1,
         help="runs at once, which share the cores (default: 1)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.out = args.out.absolute()
+    args.data = args.data and args.data.absolute()
+    return args
 
 
 def read_tables(path):
@@ -113,28 +118,43 @@ def result_of(table, name, flags, seed, args, running):
         UserError: if it fails, or its log lacks a column.
     """
     out = args.out / args.table.stem / table["title"] / name / str(seed)
-    script, *words = shlex.split(table["train"])
-    words += [*shlex.split(flags), "--seed", str(seed), "--out", str(out)]
-    words += ["--data", str(args.data)] if args.data else []
-    asked = {"command": [script, *words], "code": code_of(PROJECT)}
+    data = ["--data", str(args.data)] if args.data else []
+    train = [*shlex.split(table["train"]), *shlex.split(flags), "--seed", str(seed)]
+    train += ["--out", str(out), *data]
+    asked = {
+        "command": train,
+        "measure": table.get("measure"),
+        "code": code_of(PROJECT),
+    }
     kept = out / "result.json"
     if kept.is_file() and not args.row:
         result = json.loads(kept.read_text("utf-8"))
         if all(result.get(key) == value for key, value in asked.items()):
             return result["last"]
-    train([script, *words], out, args.jobs, running)
+    execute(train, out / "stdout.txt", args.jobs, running)
     with open(out / table["log"], newline="", encoding="utf-8") as file:
         *_, row = csv.DictReader(file)
-    missing = [key for key, _, _ in table["columns"] if not row.get(key)]
-    if missing:
-        raise UserError(f"{table['log']} has no {', '.join(missing)}; mend the table")
     last = {key: float(value) for key, value in row.items() if value}
+    if "measure" in table:
+        last |= measured(table["measure"], out, data, args.jobs, running)
+    missing = [key for key, _, _ in table["columns"] if key not in last]
+    if missing:
+        raise UserError(f"{out} has no {', '.join(missing)}; mend the table")
     kept.write_text(json.dumps({**asked, "last": last}), "utf-8")
     return last
 
 
-def train(command, out, jobs, running):
-    """Run a command of the project, its stdout kept in `out`.
+def measured(measure, out, data, jobs, running):
+    """Measure what a run left in `out` -> {measure: [value, low, high]}."""
+    tool, path, *flags = shlex.split(measure)
+    told = out / "measures.json"
+    execute([tool, str(out / path), *flags, *data], told, jobs, running)
+    found = json.loads(told.read_text("utf-8"))
+    return {k: v for k, v in found[str(out / path)].items() if not isinstance(v, str)}
+
+
+def execute(command, stdout, jobs, running):
+    """Run a command of the project, its output kept in the file `stdout`.
 
     With other `jobs` beside it, it gets its share of the cores; `running` gains its
     process.
@@ -143,14 +163,16 @@ def train(command, out, jobs, running):
         UserError: if it fails.
     """
     print(f"running {shlex.join(command)}", file=sys.stderr, flush=True)
-    out.mkdir(parents=True, exist_ok=True)
+    stdout.parent.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
-    with open(out / "stdout.txt", "w", encoding="utf-8") as stdout:
+    start = [] if command[0].endswith(".py") else ["-m"]
+    with open(stdout, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [sys.executable, PROJECT / command[0], *command[1:]],
-            stdout=stdout,
+            [sys.executable, *start, *command],
+            stdout=file,
             stderr=subprocess.PIPE,
             env=os.environ | (threads if jobs > 1 else {}),
+            cwd=PROJECT,
             text=True,
         )
         running.append(process)
@@ -163,8 +185,11 @@ def train(command, out, jobs, running):
 # Markdown ------------------------------------------------------------------------
 
 
-def spread(values):
-    """Write numbers as means (least-most)"""
+def spread(values, factor):
+    """Write numbers as mean (least-most), and one Estimate as value [low, high]."""
+    if len(values) == 1 and isinstance(values[0], list):
+        return "{:.4g} [{:.4g}, {:.4g}]".format(*(factor * v for v in values[0]))
+    values = [factor * (v[0] if isinstance(v, list) else v) for v in values]
     low, middle, high = (f"{v:.4g}" for v in (min(values), mean(values), max(values)))
     return middle if low == high else f"{middle} ({low}-{high})"
 
@@ -184,7 +209,7 @@ def lines_of(table, results):
     for name, flags in table["rows"]:
         lasts = results.get((table["title"], name), [])
         if lasts:
-            cells = [spread([f * last[key] for last in lasts]) for key, _, f in columns]
+            cells = [spread([last[key] for last in lasts], f) for key, _, f in columns]
             yield (
                 "| " + " | ".join([name, f"`{flags}`" if flags else "", *cells]) + " |"
             )
