@@ -210,15 +210,13 @@ def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion
 
 def prepare_training(settings, steps, device):
     """Return (model, its running average, optimizer, scheduler over `steps`)."""
-    from torch.optim.swa_utils import AveragedModel
-
-    from utils.ema import warmed_up_average
+    from utils.ema import running_average
     from utils.optimizers import make_optimizer, make_scheduler
 
     model = Diffuser(num_steps).to(device, memory_format=torch.channels_last)
-    averaged = AveragedModel(model, multi_avg_fn=warmed_up_average(settings.ema))
     optimizer = make_optimizer(settings, model.parameters())
-    return model, averaged, optimizer, make_scheduler(settings, optimizer, steps)
+    scheduler = make_scheduler(settings, optimizer, steps)
+    return model, running_average(model, settings.ema), optimizer, scheduler
 
 
 def draw(model, image_size, seed, path, title):

@@ -27,16 +27,6 @@ def start(model, how, channel_means):
             layer.reset_parameters()
 
 
-def running_average(model, decay):
-    """Return an AveragedModel of this decay, or None for a decay of 0."""
-    from torch.optim.swa_utils import AveragedModel
-
-    from utils.ema import warmed_up_average
-
-    average = warmed_up_average(decay)
-    return AveragedModel(model, multi_avg_fn=average) if decay else None
-
-
 def save_priors(folder, name, training):
     """Fit distributions to the best model's codes, and save them beside its weights."""
     from utils.checkpoint import save_checkpoint, weights_name
@@ -69,6 +59,7 @@ def main(argv=None):
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.checkpoint import prepare_target, weights_name
+    from utils.ema import running_average
     from utils.figures import caption, save_curves
     from utils.optimizers import make_optimizer, make_scheduler
     from utils.runtime import set_seeds, start_training

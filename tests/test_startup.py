@@ -1,11 +1,15 @@
 """Truths about the first second of a command, before and while torch loads."""
 
+import os
+import platform
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.conftest import run_command
+from tests.conftest import PROJECT, run_command
 from tests.test_commands import error_line
 
 TRAININGS = ("train_script.py", "diffusion.py")
@@ -109,3 +113,37 @@ def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, modu
     env = trap(module, getattr(signal, name))
     assert run(script, *few, "--out", out, env=env) == (expected, "", "")
     assert not out.exists()
+
+
+TOUCH = """
+import resource, sys
+import torch
+from utils.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(3):
+    torch.ones(4, 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(4, 2**20)  # 16 MB, 4,096 pages
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_used_again():
+    """Left alone, glibc's pages are mapped and zeroed anew for each large tensor."""
+    faults = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", TOUCH, how],
+                cwd=PROJECT,
+                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for how in ("keep", "leave")
+    ]
+    assert faults[0] < 1000 < 20_000 < faults[1]

@@ -1,6 +1,7 @@
 """The running average of weights that is validated, saved and sampled from."""
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 
 def warmed_up_average(decay):
@@ -17,3 +18,10 @@ def warmed_up_average(decay):
             old.lerp_(new, 1 - keep)
 
     return average
+
+
+def running_average(model, decay):
+    """Return an AveragedModel of this decay, or None for a decay of 0."""
+    return (
+        AveragedModel(model, multi_avg_fn=warmed_up_average(decay)) if decay else None
+    )

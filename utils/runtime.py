@@ -1,5 +1,6 @@
 """What a command needs before its work: a device, seeds, folders, photos."""
 
+import ctypes
 import logging
 from dataclasses import asdict
 
@@ -41,9 +42,22 @@ def has_bfloat16_units(device):
     return torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
+def keep_freed_memory():
+    """Let glibc reuse freed blocks, which it would map and zero anew in every step."""
+    trim_threshold, top_pad, most_mapped = -1, -2, -4  # of mallopt(3)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    mallopt(most_mapped, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**26)
+
+
 def prepare_device(name):
     """Return the device of this name, set to bfloat16 products where it has units."""
     device = choose_device(name)
+    keep_freed_memory()
     if has_bfloat16_units(device):
         torch.set_float32_matmul_precision("medium")  # float32 sums
     return device
