@@ -135,7 +135,7 @@ class VarAutoencoder(nn.Module):
         noise = (log_var / 2).exp() * mu.new_empty(self.pairs, *mu.shape).normal_()
         return torch.cat([mu + noise, mu - noise])
 
-    def details(self, x):
+    def details(self, x, _labels=None):
         """What `summary` needs of each image: names -> (B,) or (B, D)."""
         reconstruction, mu, log_var = self(x)
         return {

@@ -14,11 +14,14 @@ if __name__ == "__main__":  # refuse a wrong command before torch loads
     diffusion_line(__doc__).parse_args()
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
+import time
+from copy import deepcopy
+from dataclasses import asdict, replace
+
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from utils.unet import UNet
+from utils.denoiser import Denoiser, training_loss
 
 num_steps = 300
 beta_min, beta_max = 1e-4, 5e-2  # variance of the noise added in a step
@@ -47,63 +50,44 @@ def noise_tables(n_steps):
     return {name: table.float() for name, table in tables.items()}
 
 
-def step_density(alphas_bar, uniform=0.05):
-    """Return how often training draws each step, (n_steps,), with sum 1.
-
-    Normal in log(noise rate / signal rate), with mean 0 and deviation 1: most often
-    the middling noise that settles an image's shapes (logit-normal times; Esser et al.
-    2024, arXiv:2403.03206). A share is `uniform`, so that no step is forgotten.
-    """
-    level = -torch.logit(alphas_bar.double()) / 2  # log(noise rate / signal rate)
-    spacing = torch.diff(level, append=level[-1:])  # the last step counts by `uniform`
-    weights = torch.exp(-(level**2) / 2) * spacing + 1e-12
-    weights = (1 - uniform) * weights / weights.sum() + uniform / len(weights)
-    return weights.float()
-
-
 # The starter kit's names for the default schedule.
 betas, alphas, alphas_sqrt, alphas_bar, alphas_bar_sqrt, one_minus_alphas_bar_sqrt = (
     noise_tables(num_steps).values()
 )
 
 
-class Diffuser(nn.Module):
+class Diffuser(Denoiser):
     """Predicts the noise in a noised image, and samples by taking it away.
 
-    Images are (B, C, H, W) in [-1, 1], of any size. The schedule's tables are buffers,
-    so that they follow the model to its device, and not part of its state_dict.
+    Images are (B, C, H, W) in [-1, 1], of any size. `species` (B,), where it is given,
+    counts from 0; without it the model answers for flowers of any kind. The schedule's
+    tables are buffers, so that they follow the model to its device, and not part of its
+    state_dict. The kit's x_t is utils.denoiser's x_0 + level * noise, scaled down to
+    the variance of x_0 and noise.
     """
 
-    def __init__(self, n_steps, img_channels=3):
-        super().__init__()
+    def __init__(self, n_steps, img_channels=3, name="diffusion", **network):
+        super().__init__(img_channels, **network)
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}")
-        self.args = {"n_steps": n_steps, "img_channels": img_channels}
-        self.n_steps = n_steps
-        for name, table in noise_tables(n_steps).items():
-            self.register_buffer(name, table, persistent=False)
-        density = step_density(self.alphas_bar)
-        self.register_buffer("step_density", density, persistent=False)
-        self.network = UNet(img_channels)
-
-    @property
-    def name(self):
-        return "diffusion"
+        self.n_steps, self.name = n_steps, name
+        args = {"n_steps": n_steps, "img_channels": img_channels, "name": name}
+        self.args = args | network
+        for table_name, table in noise_tables(n_steps).items():
+            self.register_buffer(table_name, table, persistent=False)
+        levels = self.one_minus_alphas_bar_sqrt / self.alphas_bar_sqrt  # noise / signal
+        self.register_buffer("levels", levels, persistent=False)
 
     def rates(self, t):
         """Steps (B,) -> what is left of the photo, and the noise: 2 x (B, 1, 1, 1)."""
         tables = self.alphas_bar_sqrt, self.one_minus_alphas_bar_sqrt
         return [table[t].view(-1, 1, 1, 1) for table in tables]
 
-    def forward(self, x, t):
-        """Noised images (B, C, H, W) and steps (B,), from 0 -> the noise in them.
-
-        The network predicts the velocity, signal_rate * noise - noise_rate * x_0
-        (Salimans & Ho 2022, appendix D): where x is nearly all noise it need not copy
-        that noise, only see what little of the photo is left.
-        """
+    def forward(self, x, t, species=None):
+        """Noised images (B, C, H, W) and steps (B,), from 0 -> the noise in them."""
         signal_rate, noise_rate = self.rates(t)
-        return noise_rate * x + signal_rate * self.network(x, t)
+        x_0 = self.denoise(x / signal_rate, self.levels[t], species)
+        return (x - signal_rate * x_0) / noise_rate
 
     def noised(self, x_0, t, noise):
         """Draw x_t given x_0, the forward process in one go (equation 4).
@@ -170,76 +154,93 @@ def diffusion_loss_fn(model, x_0):
     return F.mse_loss(model(model.noised(x_0, t, noise), t), noise)
 
 
-def velocity_loss_fn(model, x_0):
-    """Mean squared error of the predicted velocity, steps by `step_density` -> scalar.
+def visualize_sampling(
+    model, sample_shape, n_steps, save_path, title="diffusion", how=None, species=None
+):
+    """Sample images and save the way there: ten frames, and the finished images.
 
-    What the training minimises: the noise's error weighted by 1 / alphas_bar[t].
-    x_0: (B, C, H, W) in [-1, 1].
+    By the ancestral chain, or `how` utils.sampling says (its `Sampling`), in n_steps.
     """
-    t = torch.multinomial(model.step_density, len(x_0), replacement=True)  # (B,)
-    noise = torch.randn_like(x_0)
-    signal_rate, noise_rate = model.rates(t)
-    velocity = signal_rate * noise - noise_rate * x_0
-    return F.mse_loss(model.network(model.noised(x_0, t, noise), t), velocity)
-
-
-def training_loss(model, images):
-    """Velocity loss of images (B, C, H, W) in [0, 1] -> scalar.
-
-    The network runs in bfloat16 where the CPU has units for it; weights, noise and loss
-    stay float32.
-    """
-    from utils.runtime import has_bfloat16_units
-
-    fast = has_bfloat16_units(images.device)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
-        return velocity_loss_fn(model, 2 * images - 1)
-
-
-def visualize_sampling(model, sample_shape, n_steps, save_path, title="diffusion"):
-    """Sample images and save the way there: ten frames, and the finished images."""
     from utils.figures import save_strip
+    from utils.sampling import sampled_states
 
-    steps = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
     model.eval()
     x = torch.randn(sample_shape, device=model.betas.device)
-    frames = {i: x for i, x in enumerate(model.states(x, n_steps)) if i in steps}
-    shown = [(frames[step] + 1) / 2 for step in steps]  # [-1, 1] -> [0, 1]
-    save_strip(shown, steps, save_path, title)
+    if how is None:
+        states = model.states(x, n_steps)
+    else:
+        states = sampled_states(model, x, how._replace(steps=n_steps), species)
+    shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
+    frames = {i: state for i, state in enumerate(states) if i in shown}
+    images = [(frames[step] + 1) / 2 for step in shown]  # [-1, 1] -> [0, 1]
+    save_strip(images, shown, save_path, title)
 
 
-def prepare_training(settings, steps, device):
-    """Return (model, its running average, optimizer, scheduler over `steps`)."""
+def build(settings, species, name):
+    """Return the model that the settings describe, for a number of species."""
+    model = Diffuser(
+        num_steps,
+        name=name,
+        widths=settings.widths,
+        blocks=settings.blocks,
+        species=species,
+        objective=settings.objective,
+        dropout=settings.dropout,
+    )
+    if settings.precision != "auto":
+        model.network.bfloat16 = settings.precision == "bf16"
+    return model
+
+
+def prepare_training(settings, model, steps):
+    """Return (the model's running average, optimizer, scheduler over `steps`)."""
     from utils.ema import running_average
     from utils.optimizers import make_optimizer, make_scheduler
 
-    model = Diffuser(num_steps).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(settings, model.parameters())
+    muon = {"inner": model.network.inner_weights(), "quick": True}
+    optimizer = make_optimizer(settings, model.parameters(), **muon)
     scheduler = make_scheduler(settings, optimizer, steps)
-    return model, running_average(model, settings.ema), optimizer, scheduler
+    return running_average(model, settings.ema), optimizer, scheduler
 
 
-def draw(model, image_size, seed, path, title):
+def within(budget, settings, model, loader):
+    """Return the settings with as many epochs as fit into so many seconds.
+
+    A copy of the model is trained for a few steps, to see how long they take.
+    """
+    from utils.pace import epochs_within, seconds_per_step
+
+    batch = [part[: settings.batch_size] for part in loader.dataset[:]]
+    twin = deepcopy(model).train()
+    _, optimizer, _ = prepare_training(settings, twin, len(loader))
+    seconds = seconds_per_step(twin, optimizer, training_loss(settings), *batch)
+    return replace(settings, epochs=epochs_within(budget, len(loader) * seconds))
+
+
+def draw(model, about, seed, path, title):
     """Sample under `seed` and save the picture; training's randomness is untouched."""
+    from utils.sampling import Sampling, drawn_species
     from utils.train import fixed_noise
 
-    shape = (PICTURE_IMAGES, 3, image_size, image_size)
+    how, size, count = Sampling(), about["settings"]["image_size"], PICTURE_IMAGES
     with fixed_noise(seed):
-        visualize_sampling(model, shape, model.n_steps, path, title)
+        species = drawn_species(about["species_shares"], count).to(model.betas.device)
+        shape = (count, 3, size, size)
+        visualize_sampling(model, shape, how.steps, path, title, how, species)
 
 
-def draw_results(model, out, image_size, seed):
+def draw_results(model, out, seed):
     """Draw samples of the best weights that were saved, and the curves of losses."""
     from utils.checkpoint import load_checkpoint, weights_name
     from utils.figures import caption, save_curves
 
-    name, path = model.name, out / "models" / weights_name(model.name)
-    weights, about = load_checkpoint(path)
+    name = model.name
+    weights, about = load_checkpoint(out / "models" / weights_name(name))
     model.load_state_dict(weights, strict=True)
     about["epoch"] += 1  # this command's log counts from 1
-    title = caption(name, f"samples of {model.n_steps} steps", about)
-    draw(model, image_size, seed, out / "vis" / f"random_images_{name}", title)
-    title = caption(name, "velocity", about)
+    path, title = out / "vis" / f"random_images_{name}", caption(name, "samples", about)
+    draw(model, about, seed, path, title)
+    title = caption(name, model.objective, about)
     save_curves(out / "log" / f"{name}.csv", out / "vis" / f"loss_{name}.png", title)
 
 
@@ -247,42 +248,52 @@ def main(argv=None):
     from utils.flags import diffusion_line
     from utils.registry import settings_for
 
-    args = diffusion_line(__doc__).parse_args(argv)
-    settings = settings_for(args, "diffusion")
+    args, started = diffusion_line(__doc__).parse_args(argv), time.monotonic()
+    settings = settings_for(args, args.model)
 
+    from utils.pace import Pace
     from utils.runtime import set_seeds, start_training
     from utils.train import training_epochs
 
     set_seeds(args.seed)
-    name, vis = "diffusion", args.out / "vis"
-    device, loaders, about = start_training(args, settings, name)
+    device, loaders, about = start_training(args, settings, args.model)
     print(f"using device {device}", flush=True)
-    model, averaged, optimizer, scheduler = prepare_training(
-        settings, settings.epochs * len(loaders[0]), device
+    data = loaders[0].dataset
+    model = build(settings, len(data.classes), args.model)
+    model.to(device, memory_format=torch.channels_last)
+    if args.budget:
+        left = args.budget - (time.monotonic() - started)
+        settings = within(left, settings, model, loaders[0])
+    about |= {"settings": asdict(settings), "species_shares": data.species_shares()}
+    averaged, *way = prepare_training(
+        settings, model, settings.epochs * len(loaders[0])
     )
-    judged, size = averaged.module, settings.image_size
     epochs = training_epochs(
-        optimizer,
-        scheduler,
+        *way,
         model,
         loaders,
-        training_loss,
+        training_loss(settings),
         num_epochs=settings.epochs,
         patience=settings.patience,
         device=device,
         model_save_root=args.out / "models",
-        log_path=args.out / "log" / f"{name}.csv",
+        log_path=args.out / "log" / f"{args.model}.csv",
         about=about,
         averaged=averaged,
+        check_every=PICTURE_EVERY,
+    )
+    pace, judged = (
+        Pace(len(data), settings.epochs),
+        averaged.module if averaged else model,
     )
     for number, train_loss, *_ in epochs:
         done = f"{number + 1}/{settings.epochs}"
         print(f"Epoch: {done}, Train Loss: {train_loss:.4f}", flush=True)
+        pace.after(number + 1)
         if (number + 1) % PICTURE_EVERY == 0:
-            picture = vis / f"random_images_{name}_epoch_{number + 1}"
-            draw(judged, size, args.seed, picture, f"{name}: epoch {done}")
-
-    draw_results(judged, args.out, size, args.seed)
+            path = args.out / "vis" / f"random_images_{args.model}_epoch_{number + 1}"
+            draw(judged, about, args.seed, path, f"{args.model}: epoch {done}")
+    draw_results(judged, args.out, args.seed)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Draw vectors from N(0, 1) and let a trained decoder paint them.
+"""Draw random vectors, or noise, and let a trained model make images of them.
 
 python random_generation.py --model VAE
+python random_generation.py --model diffusion --species calendula --guidance 2
 
-With --prior gaussian or gmm they are drawn from what was fitted, at the end of the
-training, to the codes of the training photos.
+An autoencoder's vectors are drawn from N(0, 1); with --prior gaussian or gmm from what
+was fitted, at the end of the training, to the codes of the training photos. The
+diffusion model starts at noise, and draws species as often as its photos show them.
 """
 
 from math import isqrt
 
 from utils.cli import PROJECT, UsageError, run
-from utils.flags import command_line
+from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
 from utils.registry import load_model
 
 FLAGS = "--model --prior --count --seed --weights --save --out"
@@ -21,6 +23,23 @@ DRAWN_FROM = {
     "gaussian": "z from a Gaussian fitted to the codes",
     "gmm": "z from a mixture fitted to the codes",
 }
+
+
+def parse(argv):
+    """Return the checked command line."""
+    flags, models = [*FLAGS.split(), *SAMPLING], (*MODELS, *DIFFUSIONS)
+    line = command_line(__doc__, *flags, choices={"--model": models}, model="VAE")
+    args = line.parse_args(argv)
+    if args.model in DIFFUSIONS:
+        refuse_given(args, ["--prior"], "a diffusion model has no codes")
+    else:
+        refuse_given(args, SAMPLING, f"{args.model} is no diffusion model")
+    if args.count > MOST_SHOWN and not args.save:
+        raise UsageError(
+            f"argument --count: a picture shows at most {MOST_SHOWN} images, got "
+            f"{args.count}; save more with --save FILE.npy"
+        )
+    return args
 
 
 def paint(model, draw_codes, count):
@@ -36,40 +55,66 @@ def paint(model, draw_codes, count):
         yield images
 
 
-def main(argv=None):
-    args = command_line(__doc__, *FLAGS.split(), model="VAE").parse_args(argv)
-    if args.count > MOST_SHOWN and not args.save:
-        raise UsageError(
-            f"argument --count: a picture shows at most {MOST_SHOWN} images, got "
-            f"{args.count}; save more with --save FILE.npy"
-        )
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
+def decode(args, model, about, weights):
+    """Draw codes, and save what an autoencoder decodes them to."""
     import torch
 
     from utils.arrays import save_images
-    from utils.checkpoint import find_weights, prepare_folder
     from utils.figures import caption, save_grid
     from utils.priors import load_prior
+
+    prior = args.prior or "normal"
+    batches = paint(model, load_prior(prior, model, about, weights), args.count)
+    if args.save:
+        size = model.args["img_height"], model.args["img_width"]
+        save_images(args.save, batches, (args.count, *size, 3))
+        return
+    save_grid(
+        torch.cat(list(batches)),
+        args.out / "vis" / f"random_images_{args.model}.png",
+        columns=max(COLUMNS, isqrt(args.count)),
+        title=caption(args.model, f"{args.count} samples, {DRAWN_FROM[prior]}", about),
+    )
+
+
+def denoise(args, model, about, _weights):
+    """Draw noise, and save what the diffusion model makes of it."""
+    from diffusion import visualize_sampling
+    from utils.arrays import save_images
+    from utils.figures import caption
+    from utils.sampling import chosen_species, sampled_batches, sampling_of
+
+    how, size = sampling_of(args, model), about["settings"]["image_size"]
+    species = chosen_species(args.species, about, args.count)
+    if args.save:
+        batches = sampled_batches(model, how, species, args.count, size)
+        save_images(args.save, batches, (args.count, size, size, 3))
+        return
+    words = [*(args.species or []), how.sampler, f"{how.steps} steps"]
+    if how.guidance != 1:
+        words.append(f"guidance {how.guidance:g}")
+    name = "_".join(["random_images", args.model, *(args.species or [])])
+    title = caption(args.model, ", ".join(words), about)
+    shape = (args.count, 3, size, size)
+    path = args.out / "vis" / name
+    visualize_sampling(model, shape, how.steps, path, title, how, species)
+
+
+def main(argv=None):
+    args = parse(argv)
+
+    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
+
+    from utils.checkpoint import find_weights, prepare_folder
     from utils.runtime import set_seeds
 
     set_seeds(args.seed)
     weights = args.weights or find_weights(PROJECT, args.model)
     model, about = load_model(args.model, weights)
-    batches = paint(model, load_prior(args.prior, model, about, weights), args.count)
-    if args.save:
-        size = model.args["img_height"], model.args["img_width"]
-        save_images(args.save, batches, (args.count, *size, 3))
-        return
-    prepare_folder(args.out / "vis")
-    save_grid(
-        torch.cat(list(batches)),
-        args.out / "vis" / f"random_images_{args.model}.png",
-        columns=max(COLUMNS, isqrt(args.count)),
-        title=caption(
-            args.model, f"{args.count} samples, {DRAWN_FROM[args.prior]}", about
-        ),
-    )
+    if not args.save:
+        prepare_folder(args.out / "vis")
+    way = denoise if args.model in DIFFUSIONS else decode
+    way(args, model, about, weights)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ MEASURES = {
     "copies by features",
     "nearest by pixels",
     "nearest by features",
+    "species named right",
 }
 
 

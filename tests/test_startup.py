@@ -118,7 +118,7 @@ def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, modu
 TOUCH = """
 import resource, sys
 import torch
-from utils.runtime import keep_freed_memory
+from utils.hardware import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(3):

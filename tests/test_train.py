@@ -217,7 +217,9 @@ def test_validation_repeats_its_noise_and_leaves_that_of_training_alone(tmp_path
 def test_validate_gives_the_loss_and_number_of_photos_of_each_batch():
     loader = batches(1, size=3) + batches(1, size=2, seed=1)
     state = torch.get_rng_state()
-    results = validate(Noisy(), loader, lambda model, x: model(x).std() + x.mean(), CPU)
+    results = validate(
+        Noisy(), loader, lambda model, x, _: model(x).std() + x.mean(), CPU
+    )
     means = [0.5 * images.std() + images.mean() for images, _ in loader]
     assert [count for _, count in results] == [3, 2]
     assert [loss for loss, _ in results] == pytest.approx([m.item() for m in means])

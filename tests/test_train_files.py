@@ -66,7 +66,7 @@ def test_loss_per_photo_does_not_depend_on_the_batch_size(
 class Detailed(Scale):
     """Has details, the brightness of each photo, and tells their mean."""
 
-    def details(self, images):
+    def details(self, images, labels):
         return {"brightness": images.mean(dim=(1, 2, 3))}
 
     def summary(self, details):
@@ -111,7 +111,7 @@ def epochs_of(folder, model, checks, num_epochs, **options):
         lambda epoch: 0.1,
         model,
         (batches(2), batches(1, seed=1)),
-        lambda model, images: loss_fn(model(images), images),
+        lambda model, images, _: loss_fn(model(images), images),
         num_epochs=num_epochs,
         patience=9,
         device=CPU,
@@ -144,7 +144,7 @@ def test_averaged_weights_are_the_ones_validated_and_saved(tmp_path):
     averaged = AveragedModel(model)  # equal weights
     model.register_forward_pre_hook(lambda *_: after.append(model.w.item()))
 
-    def batch_loss(model, images):
+    def batch_loss(model, images, _labels):
         if not torch.is_grad_enabled():
             judged.append(model.w.item())
         return F.mse_loss(model(images), images)

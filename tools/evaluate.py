@@ -13,22 +13,21 @@ measure. Frechet distances of few images are too large: compare them at equal nu
 
 import json
 import logging
-from collections import deque
 from pathlib import Path
 
 from utils.cli import PROJECT, UsageError, UserError, run
-from utils.flags import MODELS, command_line
+from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
 
-FLAGS = "--prior --count --seed --data --strict-data"
+FLAGS = ["--prior", "--count", "--seed", "--data", "--strict-data", *SAMPLING]
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
-BATCH = 200  # images sampled at once
+BATCH = 200  # photos decoded at once
 MOST = 10_000  # images of a set; all pairs of them are compared in memory
 log = logging.getLogger(__name__)
 
 
 def parse(argv):
     """Return the checked command line."""
-    parser = command_line(__doc__, *FLAGS.split(), count=2000)
+    parser = command_line(__doc__, *FLAGS, count=2000)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES")
     parser.add_argument(
         "--extractor",
@@ -42,8 +41,10 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.count > MOST:
         raise UsageError(f"argument --count: at most {MOST}, got {args.count}")
-    if args.prior != "normal" and not all(map(is_weights, args.images)):
-        raise UsageError("argument --prior: IMAGES that are there are not drawn again")
+    if not all(map(is_weights, args.images)):
+        refuse_given(
+            args, ["--prior", *SAMPLING], "IMAGES that are there are not drawn"
+        )
     return args
 
 
@@ -70,8 +71,10 @@ def what_it_saw(path):
     return (size, size), split_seed
 
 
-def read_images(path, count, prior="normal"):
+def read_images(path, args):
     """Return the images of a checkpoint, folder or array, (N, 3, H, W) in [0, 1].
+
+    With them the names of the species that were asked for, or None.
 
     Raises:
         UserError: if there are none, or the file is something else.
@@ -82,8 +85,8 @@ def read_images(path, count, prior="normal"):
         paths = photos_below(path)
         if not paths:
             raise UserError(f"{path} holds no images; name a folder of pictures")
-        return decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255
-    return draw(path, count, prior) if is_weights(path) else read_array(path)
+        return decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255, None
+    return draw(path, args) if is_weights(path) else (read_array(path), None)
 
 
 def read_array(path):
@@ -102,26 +105,44 @@ def read_array(path):
     return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
 
 
-def draw(path, count, prior="normal"):
-    """Sample `count` images from a file of weights, (N, 3, H, W) in [0, 1]."""
+def draw(path, args, count=None):
+    """Sample images from a file of weights, (N, 3, H, W) in [0, 1].
+
+    With them the names of the species that were asked for, or None.
+    """
     import torch
 
     from utils.checkpoint import load_checkpoint
     from utils.priors import load_prior
     from utils.registry import load_model
 
-    weights, about = load_checkpoint(path)
-    if about.get("model") == "diffusion" and prior == "normal":
-        return draw_by_diffusion(weights, about, count)
-    if about.get("model") not in MODELS:
-        held = about.get("model", "does not say which")
+    name, count = load_checkpoint(path)[1].get("model"), count or args.count
+    if name not in (*MODELS, *DIFFUSIONS):
         raise UserError(
-            f"nothing is drawn from {path} (model: {held}) with --prior {prior}; "
-            "name weights of " + ", ".join(MODELS)
+            f"nothing is drawn from {path} (model: {name or 'does not say which'}); "
+            "name weights of " + ", ".join((*MODELS, *DIFFUSIONS))
         )
-    model, _ = load_model(about["model"], path)
+    model, about = load_model(name, path)
+    if name in DIFFUSIONS:
+        refuse_given(args, ["--prior"], f"{path} has no codes")
+        return draw_by_diffusion(model, about, args, count)
+    prior = load_prior(args.prior or "normal", model, about, path)
     with torch.no_grad():
-        return model.decoder(load_prior(prior, model, about, path)(count))
+        return model.decoder(prior(count)), None
+
+
+def draw_by_diffusion(model, about, args, count):
+    """Sample as the flags say -> images (N, 3, S, S) in [0, 1], names or None."""
+    import torch
+
+    from utils.sampling import chosen_species, sampled_batches, sampling_of
+
+    species = chosen_species(args.species, about, count)
+    size = about.get("settings", {}).get("image_size", IMAGE_SIZE)
+    batches = sampled_batches(model, sampling_of(args, model), species, count, size)
+    names = about.get("data", {}).get("classes", [])
+    asked = None if species is None else [names[i] for i in species.tolist()]
+    return (torch.cat(list(batches)) * 255).round() / 255, asked
 
 
 def reconstructions(path, images):
@@ -138,25 +159,6 @@ def reconstructions(path, images):
     model, _ = load_model(name, path)
     with torch.no_grad():
         return model.decoder(encode(model, images))
-
-
-def draw_by_diffusion(weights, about, count):
-    """Sample by the whole chain, (N, 3, S, S) in [0, 1]."""
-    import torch
-
-    from diffusion import Diffuser
-    from utils.checkpoint import check_fit
-    from utils.train import progress
-
-    model = Diffuser(**about["args"])
-    check_fit(model, weights, "the file of weights")
-    model.load_state_dict(weights, strict=True)
-    size, parts = about.get("settings", {}).get("image_size", 24), []
-    for start in progress(range(0, count, BATCH), "images"):
-        noise = torch.randn(min(BATCH, count - start), 3, size, size)
-        x_0 = deque(model.eval().states(noise, model.n_steps), maxlen=1).pop()
-        parts.append(((x_0 + 1) / 2).clamp(0, 1))
-    return torch.cat(parts)
 
 
 def find_extractor(name):
@@ -206,25 +208,46 @@ def cell(found):
 
 
 def sets_to_compare(args, training, validation):
-    """Return name -> images (N, 3, H, W): what is asked, and what stands beside it."""
+    """Return name -> (images (N, 3, H, W), their species' names or None).
+
+    training, validation: data sets. First what is asked, then what stands beside it.
+    """
     from utils.checkpoint import find_weights
 
-    sets = {}
+    photos, sets = training.all_images(), {}
     for path in args.images:
-        asked = sets[str(path)] = read_images(path, args.count, args.prior)
+        asked = sets[str(path)] = read_images(path, args)
         if is_weights(path) and not args.frechet:
-            sets[f"reconstructions by {path}"] = reconstructions(path, training)
+            rebuilt = reconstructions(path, photos)
+            sets[f"reconstructions by {path}"] = rebuilt, None
     if not args.frechet:
-        sets["validation photos"] = validation
+        named = [validation.classes[i] for i in validation.labels.tolist()]
+        sets["validation photos"] = validation.all_images(), named
         for name in ("AE", "VAE"):
-            sets[f"our {name}"] = draw(find_weights(PROJECT, name), len(asked))
+            weights = find_weights(PROJECT, name)
+            sets[f"our {name}"] = draw(weights, args, len(asked[0]))
     fitting = {}
-    for name, images in sets.items():
-        if images is not None and images.shape[2:] == training.shape[2:]:
-            fitting[name] = images
+    for name, (images, names) in sets.items():
+        if images is not None and images.shape[2:] == photos.shape[2:]:
+            fitting[name] = images, names
         elif images is not None:
             log.warning("%s has images of another size, and is left out", name)
     return fitting
+
+
+def named_right(images, names, extractor):
+    """Return the share whose species a classifier names as asked, or why not."""
+    import torch
+
+    from utils.metrics import share
+
+    known = getattr(extractor, "classes", [])
+    if names is None or not set(names) <= set(known):
+        return "no species was asked, or the extractor knows no names"
+    asked = torch.tensor([known.index(name) for name in names])
+    with torch.no_grad():
+        found = [extractor.classify(part).argmax(dim=1) for part in images.split(256)]
+    return share(torch.cat(found) == asked)
 
 
 def main(argv=None):
@@ -241,18 +264,19 @@ def main(argv=None):
     (size, split_seed), *others = {what_it_saw(path) for path in args.images}
     if others:
         raise UsageError("IMAGES differ in size or split; evaluate them one by one")
-    photos = [
-        loader.dataset.all_images()
+    training, validation = (
+        loader.dataset
         for loader in open_flowers(
             args.data, BATCH, size, split_seed=split_seed, strict=args.strict_data
         )
-    ]
-    sets = sets_to_compare(args, *photos)
-    sides = [photos_of(images, extractor) for images in photos]
+    )
+    sets = sets_to_compare(args, training, validation)
+    sides = [photos_of(side.all_images(), extractor) for side in (training, validation)]
     columns = {}
-    for name, images in sets.items():
-        against = sides[:1] if images is photos[1] else sides
+    for name, (images, names) in sets.items():
+        against = sides[:1] if name == "validation photos" else sides
         found = measures(images, extractor, *against, only_frechet=args.frechet)
+        found["species named right"] = named_right(images, names, extractor)
         columns[name] = len(images), found
     for name, (_, found) in columns.items():
         for measure, reason in found.items():

@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import mean
 
 from utils.cli import PROJECT, UserError, run
-from utils.flags import command_line, whole_number
+from utils.flag_types import whole_number
+from utils.flags import command_line
 
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
 

@@ -27,7 +27,7 @@ def train_epoch(model, loader, optimizer, scheduler, device, name):
     import torch
     import torch.nn.functional as F
 
-    from utils.runtime import has_bfloat16_units
+    from utils.hardware import has_bfloat16_units
     from utils.train import finite, progress
 
     model.train()

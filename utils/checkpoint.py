@@ -34,6 +34,8 @@ def weights_name(name):
     """Return the file name of a model's best weights."""
     if name.startswith("prior_"):
         return f"Prior_{name.removeprefix('prior_')}.pth"
+    if name.startswith("diffusion_"):
+        return f"Best_{name}.pkl"
     return NAMES.get(name, f"Best_{name}.pth")
 
 
@@ -46,9 +48,8 @@ def find_weights(project, name):
             path = Path(project, folder, candidate)
             if path.exists():
                 return path
-    command = (
-        "diffusion.py" if name == "diffusion" else f"train_script.py --model {name}"
-    )
+    script = "diffusion.py" if name.startswith("diffusion") else "train_script.py"
+    command = script if name == "diffusion" else f"{script} --model {name}"
     missing = Path(project, FOLDERS[0], weights_name(name))
     raise UserError(f"{missing} is not there; train first: python {command}")
 

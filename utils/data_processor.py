@@ -53,6 +53,11 @@ class FlowerImages(Dataset):
         sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))  # exact
         return (sums.double() / (255 * self.images[:, 0].numel())).float()
 
+    def species_shares(self):
+        """Share of each class among the images, one float for each."""
+        counts = self.labels.bincount(minlength=len(self.classes))
+        return (counts / len(self)).tolist()
+
 
 def mirrored(images):
     """Mirror each of the images (B, 3, H, W) or not, as a coin falls."""
@@ -110,17 +115,19 @@ def create_flower_dataloaders(
     strict=False,
     flips=False,
     shift=0,
+    species=None,
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
     Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], squashed to that size;
     labels are int64 (B,). The split depends on the file names and `split_seed` alone;
     `seed` shuffles the training batches, `flips` mirrors half of their images and
-    `shift` moves them by up to so many pixels. Every photo is decoded once, into
-    memory, so that `num_worker` is accepted and has no effect.
+    `shift` moves them by up to so many pixels. `species` are the names of the class
+    folders to take, by default all. Every photo is decoded once, into memory, so that
+    `num_worker` is accepted and has no effect.
 
     Raises:
-        UsageError: if `root` is no folder.
+        UsageError: if `root` is no folder, or lacks one of the `species`.
         UserError: if it holds no photos (unless `draw_if_empty`), or damaged ones.
     """
     classes, samples = photos_or_nothing(Path(root), draw_if_empty)
@@ -130,6 +137,8 @@ def create_flower_dataloaders(
         )
     else:
         sides = drawn_sides((IMG_WIDTH, IMG_HEIGHT), split_seed)
+    if species:
+        sides = of_species(sides, species)
     sides[0].flips, sides[0].shift = flips, shift
     return tuple(
         DataLoader(
@@ -208,6 +217,38 @@ def drawn_sides(size, split_seed):
         "drawn flowers", list(SPECIES), len(images), split_seed, validation
     )
     return [FlowerImages(images[side], labels[side], about) for side in sides]
+
+
+def of_species(sides, species):
+    """Return both sides with the images of these species alone, labelled anew.
+
+    A photo stays on its side, so that no choice of species trains on another's
+    validation photos.
+
+    Raises:
+        UsageError: if there is no such species, or too few images of them.
+    """
+    classes = sides[0].classes
+    unknown = sorted(set(species) - set(classes))
+    if unknown:
+        raise UsageError(
+            f"argument --species: no {unknown[0]!r} here; choose from "
+            + ", ".join(classes)
+        )
+    chosen = [label for label, name in enumerate(classes) if name in species]
+    new_label = torch.full((len(classes),), -1)
+    new_label[chosen] = torch.arange(len(chosen))
+    kept = [new_label[side.labels] >= 0 for side in sides]
+    about = sides[0].about | {
+        "classes": [classes[label] for label in chosen],
+        "count": sum(int(rows.sum()) for rows in kept),
+    }
+    if not all(rows.any() for rows in kept):
+        raise UsageError("argument --species: too few images to train and validate")
+    return [
+        FlowerImages(side.images[rows], new_label[side.labels[rows]], about)
+        for side, rows in zip(sides, kept, strict=True)
+    ]
 
 
 def describe(source, classes, count, split_seed, validation_names):

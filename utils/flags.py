@@ -4,68 +4,36 @@ Standard library only, so that a wrong command is refused before torch loads.
 """
 
 import argparse
-import math
 from pathlib import Path
 
-from utils.cli import PROJECT, one_line, program
-
-# Values ------------------------------------------------------------------------
-
-
-def whole_number(low, high):
-    """Return an argparse type: an integer from low to high."""
-
-    def parse(text):
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {low} to {high}, got {text!r}"
-            )
-        return value
-
-    return parse
-
-
-def positive_number(text):
-    """A finite number above 0 (plain `float` accepts nan, -1 and 1e999)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text!r}")
-    return value
-
-
-def number_from_zero(below):
-    """Return an argparse type: a finite number from 0 to below a bound."""
-
-    def parse(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < below:
-            raise argparse.ArgumentTypeError(
-                f"must be a number from 0 to below {below:g}, got {text!r}"
-            )
-        return value
-
-    return parse
-
-
-def positive_or_optimal(text):
-    """A finite number above 0, or the word `optimal`."""
-    return text if text == "optimal" else positive_number(text)
-
+from utils.cli import PROJECT, UsageError, one_line, program
+from utils.flag_types import (
+    channel_counts,
+    duration,
+    finite_number,
+    number_from_zero,
+    positive_number,
+    positive_or_optimal,
+    whole_number,
+)
 
 MODELS = ("MLPAE", "AE", "VAE")
+DIFFUSIONS = ("diffusion", "diffusion_16", "diffusion_48")
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")
 SCHEDULERS = ("exponential", "onecycle", "constant")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+OBJECTIVES = ("flow", "v", "eps", "x0")
+DENSITIES = ("lognormal", "cosine", "kit")
+SAMPLING = (  # flags of random_generation.py that a diffusion model alone knows
+    "--sampler",
+    "--steps",
+    "--eta",
+    "--species",
+    "--guidance",
+    "--guidance-interval",
+)
+PRECISIONS = ("auto", "fp32", "bf16")
+SAMPLERS = ("dpm++3m", "dpm++2m", "ipndm", "heun", "euler", "ddim", "ddpm")
 MANY = 10**9
 
 FLAGS = {
@@ -133,9 +101,77 @@ FLAGS = {
     ),
     "--prior": dict(
         choices=("normal", "gaussian", "gmm"),
-        default="normal",
         help="draw from N(0, I), or from what was fitted to the training photos' "
         "codes: a Gaussian, or a mixture (default: normal)",
+    ),
+    "--budget": dict(
+        type=duration,
+        metavar="TIME",
+        help="train as many epochs as fit into a time such as 10m, after a short "
+        "probe; the same command may then give other bits",
+    ),
+    "--objective": dict(
+        choices=OBJECTIVES, help="what the network predicts (default: the model's)"
+    ),
+    "--density": dict(
+        choices=DENSITIES, help="of noise levels in training (default: the model's)"
+    ),
+    "--level-mean": dict(
+        type=finite_number,
+        help="mean of the log noise level, lognormal (default: the model's)",
+    ),
+    "--level-deviation": dict(
+        type=positive_number,
+        help="deviation of the log noise level, lognormal (default: the model's)",
+    ),
+    "--widths": dict(
+        type=channel_counts,
+        help="channels at each level of the U-Net, such as 64,128,128 (default: the "
+        "model's)",
+    ),
+    "--blocks": dict(
+        type=whole_number(1, 16),
+        help="residual blocks a level, on either side (default: the model's)",
+    ),
+    "--dropout": dict(
+        type=number_from_zero(1), help="share of features (default: the model's)"
+    ),
+    "--label-dropout": dict(
+        type=number_from_zero(1),
+        help="share of photos whose species is not told (default: the model's)",
+    ),
+    "--precision": dict(
+        choices=PRECISIONS,
+        help="of the network's products; auto is bf16 where the processor has units "
+        "for it (default: the model's)",
+    ),
+    "--species": dict(
+        nargs="+", metavar="NAME", help="of these species alone (default: all)"
+    ),
+    "--sampler": dict(
+        choices=SAMPLERS,
+        help="way from noise to image (default: the diffusion model's)",
+    ),
+    "--steps": dict(
+        type=whole_number(1, 10_000), help="of the sampler (default: its own)"
+    ),
+    "--eta": dict(
+        type=number_from_zero(1.001),
+        help="share of the ancestral chain's noise that ddim adds (default: 0)",
+    ),
+    "--guidance": dict(
+        type=number_from_zero(1000),
+        metavar="SCALE",
+        help="classifier-free guidance: unconditional + SCALE * (conditional - "
+        "unconditional); 1 is plain conditional, 0 unconditional; any but 1 evaluates "
+        "the network twice (default: the diffusion model's)",
+    ),
+    "--guidance-interval": dict(
+        nargs=2,
+        type=number_from_zero(1e6),
+        metavar=("LOW", "HIGH"),
+        help="noise levels, of images in [-1, 1], between which guidance acts "
+        "(default: the diffusion model's)",
     ),
     "--data": dict(type=Path, help="folder of class folders (default: ./flowers)"),
     "--strict-data": dict(
@@ -178,8 +214,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
-def command_line(doc, *flags, **defaults):
-    """Return a parser that knows the named rows of FLAGS and `--debug`."""
+def command_line(doc, *flags, choices=None, **defaults):
+    """Return a parser that knows the named rows of FLAGS and `--debug`.
+
+    choices: flag -> its choices, where they differ from the row's.
+    """
     parser = Parser(
         prog=program(),
         description=doc,
@@ -187,16 +226,29 @@ def command_line(doc, *flags, **defaults):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for flag in flags:
-        parser.add_argument(flag, **FLAGS[flag])
+        own = {"choices": choices[flag]} if flag in (choices or {}) else {}
+        parser.add_argument(flag, **FLAGS[flag] | own)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(**defaults)
     return parser
 
 
+def refuse_given(args, flags, reason):
+    """Raise a UsageError for the first of these flags that was given."""
+    for flag in flags:
+        if getattr(args, flag.strip("-").replace("-", "_")) is not None:
+            raise UsageError(f"argument {flag}: {reason}; leave it away")
+
+
 def diffusion_line(doc=None):
     """The command line of diffusion.py, which is checked before torch loads."""
     flags = (
-        "--epochs --batch-size --lr --patience --flips --shift --ema --seed "
-        "--split-seed --data --strict-data --image-size --device --out"
+        "--model --epochs --budget --batch-size --lr --optimizer --weight-decay "
+        "--scheduler --warm-up --patience --flips --shift --ema --objective --density "
+        "--level-mean --level-deviation --widths --blocks --dropout --label-dropout "
+        "--precision --species --seed --split-seed --data --strict-data --image-size "
+        "--device --out"
     )
-    return command_line(doc, *flags.split())
+    line = command_line(doc, *flags.split(), choices={"--model": DIFFUSIONS})
+    line.set_defaults(model="diffusion")
+    return line

@@ -12,6 +12,7 @@ import torch
 OBJECTIVES = ("flow", "v", "eps", "x0")
 DENSITIES = ("lognormal", "cosine", "kit")
 EDGE = 1e-4  # share at either end of a density that is never drawn
+BUCKETS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)  # bounds of noise levels
 
 
 def coefficients(objective, sigma):
@@ -62,7 +63,7 @@ def stratified(count, device=None):
     return places / count
 
 
-def level_at(density, share, kit_levels, mean=0.0, deviation=1.0):
+def level_at(density, share, kit_levels=None, mean=0.0, deviation=1.0):
     """Return the noise level below which a density has this share: (B,) -> (B,).
 
     lognormal: ln sigma ~ N(mean, deviation^2); a logit-normal time of flow matching is
@@ -81,3 +82,13 @@ def level_at(density, share, kit_levels, mean=0.0, deviation=1.0):
     if density == "kit":
         return kit_levels[(share * len(kit_levels)).long()]
     raise ValueError(f"density must be one of {DENSITIES}, got {density!r}")
+
+
+def bucket_means(levels, errors):
+    """Mean of errors (N,) in each bucket of levels (N,) -> name -> float, or None."""
+    means = {}
+    for low, high in zip(BUCKETS[:-1], BUCKETS[1:], strict=True):
+        inside = errors[(levels > low) & (levels <= high)]
+        name = f"error_above_{low:g}" if math.isinf(high) else f"error_to_{high:g}"
+        means[name] = inside.mean().item() if len(inside) else None
+    return means

@@ -7,8 +7,8 @@ from utils.muon import Muon
 from utils.scheduler import exponential_decay
 
 
-def make_optimizer(settings, parameters):
-    """Return the torch optimizer that the settings name."""
+def make_optimizer(settings, parameters, **muon):
+    """Return the torch optimizer that the settings name; `muon` are Muon's options."""
     options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, **options)
@@ -17,7 +17,7 @@ def make_optimizer(settings, parameters):
     if settings.optimizer == "adam":
         return torch.optim.Adam(parameters, fused=True, **options)
     if settings.optimizer == "muon":
-        return Muon(parameters, **options)
+        return Muon(parameters, **options, **muon)
     return torch.optim.AdamW(parameters, betas=(0.9, 0.99), fused=True, **options)
 
 

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, fields, replace
 
 from utils.cli import UsageError, UserError
+from utils.flags import DIFFUSIONS
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,21 @@ class Settings:
     start: str = "own"  # initial weights: the model's own, or PyTorch's ("torch")
 
 
+@dataclass(frozen=True)
+class DiffusionSettings(Settings):
+    """What the training of a diffusion model needs to know besides."""
+
+    objective: str = "flow"  # one of utils.noise.OBJECTIVES
+    density: str = "lognormal"  # one of utils.noise.DENSITIES, of noise levels
+    level_mean: float = 0.0  # of ln(noise / signal), where it is normal
+    level_deviation: float = 1.0  # of the same
+    widths: tuple[int, ...] = (64, 128, 128)  # channels at each level of the U
+    blocks: int = 1  # residual blocks a level, on either side of the U
+    dropout: float = 0.0  # of features within a block
+    label_dropout: float = 0.1  # share of photos whose species is not told
+    precision: str = "auto"  # one of utils.flags.PRECISIONS
+
+
 def tuned(epochs, lr, optimizer, weight_decay, **more):
     """Return settings of one cycle on mirrored photos."""
     more |= {"weight_decay": weight_decay, "flips": True}
@@ -55,15 +71,17 @@ PRESETS = {
         tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=4),
     ),
     "diffusion": (
-        Settings(
-            epochs=90,
-            lr=1.5e-3,
-            optimizer="adamw",
+        DiffusionSettings(
+            epochs=100,
+            lr=2e-3,
+            optimizer="muon",
             scheduler="onecycle",
-            batch_size=32,
-            ema=0.999,
-            weight_decay=0.01,
+            batch_size=64,
+            patience=100,
+            ema=0.998,
+            weight_decay=0.1,
             warm_up=0.05,
+            flips=True,
         ),
     ),
 }
@@ -77,9 +95,9 @@ def settings_for(args, model):
     Raises:
         UsageError: if no row has that optimizer and no `--lr` is given.
     """
-    flags = {name: getattr(args, name, None) for name in field_names()}
-    given = {name: value for name, value in flags.items() if value is not None}
     rows = PRESETS[model]
+    flags = {field.name: getattr(args, field.name, None) for field in fields(rows[0])}
+    given = {name: value for name, value in flags.items() if value is not None}
     optimizer = given.get("optimizer", rows[0].optimizer)
     for row in rows:
         if row.optimizer == optimizer:
@@ -102,13 +120,8 @@ def checked(settings, given):
     return settings
 
 
-def field_names():
-    """Return the names of all settings."""
-    return [field.name for field in fields(Settings)]
-
-
 def models():
-    """Return name -> (class, its objective for a weight of the KL)."""
+    """Return an autoencoder's name -> (class, its objective for a weight of the KL)."""
     import torch.nn.functional as F
 
     from Autoencoder import Autoencoder
@@ -122,13 +135,17 @@ def models():
     }
 
 
-def build_model(name, **args):
+def build_model(name, /, **args):
     """Return a new model by its short name; `args` are its constructor's.
 
     Raises:
         UsageError: if the model refuses an argument.
     """
     try:
+        if name in DIFFUSIONS:
+            from diffusion import Diffuser
+
+            return Diffuser(**args)
         return models()[name][0](**args)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
@@ -169,7 +186,8 @@ def load_model(name, path):
         raise UserError(f"{path} holds a {held}, asked for a {name}; name its own file")
     if not about:
         log.warning("%s has no description; taking it for a %s of 24 x 24", path, name)
-    args = about.get("args", size_args(PRESETS[name][0]))
+    kit = {"n_steps": 300} if name in DIFFUSIONS else size_args(PRESETS[name][0])
+    args = about.get("args", kit)
     try:
         with torch.device("meta"):  # no memory, whatever sizes the file claims
             check_fit(build_model(name, **args), weights, path)

@@ -1,6 +1,5 @@
 """What a command needs before its work: a device, seeds, folders, photos."""
 
-import ctypes
 import logging
 from dataclasses import asdict
 
@@ -10,6 +9,7 @@ import torch
 from utils.checkpoint import prepare_folder, warn_of_replacement, weights_name
 from utils.cli import UserError
 from utils.data_processor import open_flowers
+from utils.hardware import has_bfloat16_units, keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +30,6 @@ def choose_device(name):
     if not here[name]:
         raise UserError(f"--device {name} is not on this machine; use --device cpu")
     return torch.device(name)
-
-
-def has_bfloat16_units(device):
-    """Tell whether the device is a CPU that multiplies bfloat16 in hardware.
-
-    Other processors emulate it slowly, or are not tried; torch < 2.11 cannot say.
-    """
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    return torch.cpu.get_capabilities().get("avx512_bf16", False)
-
-
-def keep_freed_memory():
-    """Let glibc reuse freed blocks, which it would map and zero anew in every step."""
-    trim_threshold, top_pad, most_mapped = -1, -2, -4  # of mallopt(3)
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mallopt(most_mapped, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**26)
 
 
 def prepare_device(name):
@@ -102,6 +80,7 @@ def start_training(args, settings, name):
         strict=args.strict_data,
         flips=settings.flips,
         shift=settings.shift,
+        species=getattr(args, "species", None),
     )
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)

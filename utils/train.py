@@ -81,7 +81,7 @@ def train(
         scheduler,
         model,
         (training_dataloader, validation_dataloader),
-        lambda model, images: loss_fn(model(images), images),
+        lambda model, images, _: loss_fn(model(images), images),
         num_epochs=num_epochs,
         patience=early_stopping_patience,
         device=device,
@@ -114,11 +114,13 @@ def training_epochs(
     log_path=None,
     about=None,
     averaged=None,
+    check_every=CHECK_EVERY,
 ):
     """Yield an Epoch after each epoch: its best weights are saved, its row is logged.
 
-    loaders: (training, validation); batch_loss(model, images) -> scalar, a sum over the
-    batch if `summed`; `averaged`: an AveragedModel, validated and saved instead.
+    loaders: (training, validation); batch_loss(model, images, labels) -> scalar, a sum
+    over the batch if `summed`; `averaged`: an AveragedModel, validated and saved in the
+    model's place.
     """
     path = prepare_target(Path(model_save_root, weights_name(model.name)))
     judged = averaged.module if averaged else model
@@ -143,7 +145,9 @@ def training_epochs(
 
     model.to(device)
     write_row = csv_log(log_path)
-    for epoch in fit(step, check, num_epochs=num_epochs, patience=patience):
+    for epoch in fit(
+        step, check, num_epochs=num_epochs, patience=patience, check_every=check_every
+    ):
         row.update(train_loss=epoch.train_loss, valid_loss=epoch.valid_loss)
         if epoch.is_best:
             save_checkpoint(path, judged, about, **row)
@@ -166,10 +170,10 @@ def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
     """Train on every batch once -> [(loss, number of photos), ...]."""
     model.train()
     results = []
-    for step, (images, _) in enumerate(progress(loader, f"epoch {epoch}")):
+    for step, (images, labels) in enumerate(progress(loader, f"epoch {epoch}")):
         images = images.to(device)
         optimizer.zero_grad()
-        loss = batch_loss(model, images)
+        loss = batch_loss(model, images, labels)
         lr = float(optimizer.param_groups[0]["lr"])
         value = finite(loss, f"training loss in epoch {epoch}, step {step}, lr {lr:g}")
         loss.backward()
@@ -190,8 +194,8 @@ def validate(model, loader, batch_loss, device, where="", seed=0):
     model.eval()
     results = []
     with fixed_noise(seed):
-        for images, _ in loader:
-            loss = batch_loss(model, images.to(device))
+        for images, labels in loader:
+            loss = batch_loss(model, images.to(device), labels)
             value = finite(loss, f"validation loss{where}")
             results.append((value, len(images)))
     return results
@@ -201,14 +205,16 @@ def validate(model, loader, batch_loss, device, where="", seed=0):
 def validation_details(model, loader, device, seed=0):
     """Return what the model tells of all photos, if it does; prefixed by `valid_`.
 
-    `model.details(images)` returns names -> (B, ...), and `model.summary` of those of
-    all photos names -> numbers.
+    `model.details(images, labels)` returns names -> (B, ...), and `model.summary` of
+    those of all photos names -> numbers.
     """
     if not hasattr(model, "details"):
         return {}
     model.eval()
     with fixed_noise(seed):
-        batches = [model.details(images.to(device)) for images, _ in loader]
+        batches = [
+            model.details(images.to(device), labels) for images, labels in loader
+        ]
     details = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
     return {f"valid_{name}": value for name, value in model.summary(details).items()}
 
