@@ -248,7 +248,7 @@ def main(argv=None):
     from utils.flags import diffusion_line
     from utils.registry import settings_for
 
-    args, started = diffusion_line(__doc__).parse_args(argv), time.monotonic()
+    started, args = time.monotonic(), diffusion_line(__doc__).parse_args(argv)
     settings = settings_for(args, args.model)
 
     from utils.pace import Pace
@@ -265,9 +265,8 @@ def main(argv=None):
         left = args.budget - (time.monotonic() - started)
         settings = within(left, settings, model, loaders[0])
     about |= {"settings": asdict(settings), "species_shares": data.species_shares()}
-    averaged, *way = prepare_training(
-        settings, model, settings.epochs * len(loaders[0])
-    )
+    steps = settings.epochs * len(loaders[0])
+    averaged, *way = prepare_training(settings, model, steps)
     epochs = training_epochs(
         *way,
         model,
@@ -282,10 +281,7 @@ def main(argv=None):
         averaged=averaged,
         check_every=PICTURE_EVERY,
     )
-    pace, judged = (
-        Pace(len(data), settings.epochs),
-        averaged.module if averaged else model,
-    )
+    judged, pace = averaged.module if averaged else model, Pace(len(data), settings)
     for number, train_loss, *_ in epochs:
         done = f"{number + 1}/{settings.epochs}"
         print(f"Epoch: {done}, Train Loss: {train_loss:.4f}", flush=True)

@@ -12,7 +12,7 @@ from math import isqrt
 
 from utils.cli import PROJECT, UsageError, run
 from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
-from utils.registry import load_model
+from utils.registry import Settings, load_model
 
 FLAGS = "--model --prior --count --seed --weights --save --out"
 COLUMNS = 10  # images per row, at least
@@ -84,7 +84,8 @@ def denoise(args, model, about, _weights):
     from utils.figures import caption
     from utils.sampling import chosen_species, sampled_batches, sampling_of
 
-    how, size = sampling_of(args, model), about["settings"]["image_size"]
+    how = sampling_of(args, model)
+    size = about.get("settings", {}).get("image_size", Settings.image_size)
     species = chosen_species(args.species, about, args.count)
     if args.save:
         batches = sampled_batches(model, how, species, args.count, size)

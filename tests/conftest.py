@@ -6,11 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from utils.drawn_flowers import SPECIES, draw_flowers
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Undo what a command in this process chose for all products of float32."""
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture

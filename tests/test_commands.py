@@ -65,6 +65,7 @@ def train(name, out, data, *args, project=None):
     start = ["train_script.py", "--model", name]
     start = ["diffusion.py"] if name == "diffusion" else start
     small = ["--image-size", "8", "--epochs", "1", "--device", "cpu", "--out", out]
+    small += ["--widths", "16,32"] if name == "diffusion" else []
     data = ["--data", data] if data else []
     return command(*start, *small, *data, *args, project=project)
 
@@ -102,21 +103,55 @@ BOTH = {  # refused by train_script.py and by diffusion.py
     "--colour": ["red"],
     "--ema": ["1", "-0.1", "nan"],
     "--split-seed": ["-1", "x"],
-}
-AUTOENCODERS = {
-    "--model": ["RNN", "ae", "", "diffusion"],
     "--optimizer": ["SGD", "lion"],
     "--scheduler": ["cosine"],
     "--warm-up": ["1", "inf"],
     "--weight-decay": ["-1", "nan", "1e999"],
+    "--shift": ["-1", "8"],
+}
+AUTOENCODERS = {
+    "--model": ["RNN", "ae", "", "diffusion"],
     "--start": ["zero"],
     "--encoding-dim": ["0", "65537"],
+    "--objective": ["flow"],  # a diffusion model's alone
+    "--budget": ["10m"],
+}
+DIFFUSION = {
+    "--model": ["AE", "Diffusion", ""],
+    "--budget": ["0m", "x", "10", "1h30m", "inf", "300h"],
+    "--objective": ["foo", "EPS", ""],
+    "--density": ["uniform", "log-normal"],
+    "--level-mean": ["nan", "inf", "x"],
+    "--level-deviation": ["0", "-1", "nan"],
+    "--widths": ["64,,1", "0", "64,x", "", "1,2,3,4,5,6", "64;128", "10000", "64, 128"],
+    "--blocks": ["0", "17", "1.5"],
+    "--dropout": ["1", "-0.1", "nan"],
+    "--label-dropout": ["1", "-0.1", "x"],
+    "--precision": ["fp16", "float32"],
+    "--encoding-dim": ["64"],  # an autoencoder's alone
+    "--start": ["own"],
+    "--sampler": ["heun"],  # what is drawn while it trains is not for the command line
+}
+DRAWING = {
+    "--model": ["RNN", "diffusion_17"],
+    "--count": ["0", "-2", "x"],
+    "--steps": ["0", "-1", "10001", "x"],
+    "--sampler": ["foo", "DDIM", "euler-a"],
+    "--eta": ["-0.1", "1.5", "nan"],
+    "--guidance": ["-1", "nan", "1000", "x"],
+    "--prior": ["uniform"],
+    "--epochs": ["3"],
 }
 REFUSED = {
     "train_script.py": {**BOTH, **AUTOENCODERS},
-    "diffusion.py": {**BOTH, "--model": ["AE"]},
-    "visualization.py": {"--model": ["ae"], "--epochs": ["3"], "--seed": ["-1"]},
-    "random_generation.py": {"--model": ["RNN"], "--count": ["0", "-2", "x"]},
+    "diffusion.py": {**BOTH, **DIFFUSION},
+    "visualization.py": {
+        "--model": ["ae", "diffusion"],
+        "--epochs": ["3"],
+        "--seed": ["-1"],
+        "--steps": ["5"],
+    },
+    "random_generation.py": DRAWING,
 }
 WRONG = [
     (script, flag, value)

@@ -59,7 +59,8 @@ def test_signature(name):
     parameters = list(inspect.signature(named(name)).parameters.values())
     kit = SIGNATURES[name].split(", ")
     assert [in_words(parameter) for parameter in parameters[: len(kit)]] == kit
-    assert all(p.default is not p.empty for p in parameters[len(kit) :])
+    more = [p for p in parameters[len(kit) :] if p.kind is not p.VAR_KEYWORD]
+    assert all(p.default is not p.empty for p in more)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,23 @@ def test_names_of_models():
     assert named("Autoencoder.Autoencoder")(64).name == "AE"
     assert named("VarAutoencoder.VarAutoencoder")(64).name == "VAE"
     assert named("diffusion.Diffuser")(300).name == "diffusion"
+
+
+def test_the_kits_call_is_the_default_models():
+    """`Diffuser(n_steps=300)` is what the first row trains, for three species."""
+    from utils.registry import PRESETS
+
+    row = PRESETS["diffusion"][0]
+    with torch.device("meta"):  # no memory
+        kit = named("diffusion.Diffuser")(n_steps=300)
+        ours = named("diffusion.build")(row, 3, "diffusion")
+    weights, others = kit.state_dict(), ours.state_dict()
+    assert list(weights) == list(others)
+    assert [w.shape for w in weights.values()] == [w.shape for w in others.values()]
+    assert (kit.n_steps, kit.objective, kit.name) == (300, row.objective, "diffusion")
+    assert kit.network.unnamed == 3
+    dropout = [m.p for m in kit.modules() if isinstance(m, torch.nn.Dropout)]
+    assert set(dropout) == ({row.dropout} if row.dropout else set())
 
 
 def test_imports_do_nothing():

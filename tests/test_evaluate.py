@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import Diffuser
 from tests.conftest import write_photos
+from tests.diffusion_kit import save_small
 from tools import evaluate
+from utils import features
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.data_processor import create_flower_dataloaders
@@ -54,7 +55,7 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
 ):
     """By 108 features, the mean colours of 36 places."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(features, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
     found = measured(place, capsys, array)
     ours = found[array]
@@ -81,7 +82,7 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
 def test_frechet_distances_alone(place, capsys, monkeypatch):
     """The same numbers, of the images that are asked for and of no others."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(12), torch.nn.Flatten())
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(features, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
     alone = measured(place, capsys, array, "--frechet")
     names = "Frechet distance", "- to validation photos"
@@ -104,26 +105,29 @@ def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, cap
     assert "needs more than 1728 images, got 120" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["VAE", "diffusion", "folder"])
-def test_images_come_from_weights_or_a_folder(place, tmp_path, kind):
-    """All as (N, 3, H, W) in [0, 1], float32."""
+def read(path, *flags):
+    """Read or draw images as the command with these flags does -> images, species."""
+    args = evaluate.parse([str(path), "--count", "5", *flags])
+    return evaluate.read_images(path, args)
+
+
+@pytest.mark.parametrize("kind", ["VAE", "diffusion", "folder", "array"])
+def test_images_come_from_weights_a_folder_or_an_array(place, tmp_path, kind):
+    """All as (N, 3, H, W) in [0, 1], float32; only a diffusion model is asked names."""
     torch.manual_seed(0)
     path, shape = tmp_path / "weights", (5, 3, 8, 8)
     if kind == "VAE":
         save_checkpoint(path, VarAutoencoder(4, 8, 8))
     elif kind == "diffusion":
-        save_checkpoint(path, Diffuser(2), {"settings": {"image_size": 8}})
-    else:
+        save_small(path)
+    elif kind == "folder":
         path, shape = place / "photos" / "astilbe", (50, 3, 24, 24)
-    images = evaluate.read_images(path, 5)
+    else:
+        path, shape = place / "train.npy", (120, 3, 24, 24)
+    images, names = read(path)
     assert images.shape == shape and images.dtype == torch.float32
     assert 0 <= images.min() < images.max() <= 1
-
-
-def test_a_diffusion_model_draws_in_batches(monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "BATCH", 2)
-    save_checkpoint(tmp_path / "x", Diffuser(2), {"settings": {"image_size": 8}})
-    assert len(evaluate.read_images(tmp_path / "x", 5)) == 5
+    assert (names is not None) == (kind == "diffusion")
 
 
 def test_more_images_than_fit_in_memory_are_refused(tmp_path):
@@ -144,19 +148,19 @@ def test_another_array_is_refused(tmp_path, array, words):
     """P9: never unpickled; the type and shape are named."""
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(UserError, match=words):
-        evaluate.read_images(tmp_path / "x.npy", 1)
+        read(tmp_path / "x.npy")
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no images"):
-        evaluate.read_images(tmp_path, 1)
+        read(tmp_path)
 
 
 def test_the_extractor_of_a_file(tmp_path):
     model = FlowerFeatures(["one", "two"]).eval()
     save_checkpoint(tmp_path / "features.pt", model)
     images = torch.rand(2, 3, 8, 8)
-    found = evaluate.find_extractor(tmp_path / "features.pt")(images)
+    found = features.find_extractor(tmp_path / "features.pt")(images)
     torch.testing.assert_close(found, model(images))
 
 
@@ -172,8 +176,8 @@ def test_inception_sees_bytes(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
-    features = evaluate.find_extractor("inception")(torch.ones(2, 3, 4, 4))
-    assert features.shape == (2, 48) and seen[0].dtype == torch.uint8
+    found = features.find_extractor("inception")(torch.ones(2, 3, 4, 4))
+    assert found.shape == (2, 48) and seen[0].dtype == torch.uint8
     assert seen[0].min() == 255
 
 
@@ -181,7 +185,7 @@ def test_inception_without_its_package(monkeypatch):
     """The remedy is named."""
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[metrics\]'"):
-        evaluate.find_extractor("inception")
+        features.find_extractor("inception")
 
 
 def test_weights_are_judged_by_samples_and_reconstructions(place, tmp_path, capsys):
@@ -214,7 +218,7 @@ def test_weights_that_draw_nothing_are_refused(tmp_path, name):
     model = FlowerFeatures(["a", "b"]) if name == "features" else Priors("AE", 2, 1)
     save_checkpoint(tmp_path / "x.pth", model)
     with pytest.raises(UserError, match=f"nothing is drawn from .*{name}.*MLPAE"):
-        evaluate.read_images(tmp_path / "x.pth", 1)
+        read(tmp_path / "x.pth")
 
 
 def test_images_that_cannot_be_compared_are_refused(place, tmp_path):
@@ -223,5 +227,6 @@ def test_images_that_cannot_be_compared_are_refused(place, tmp_path):
     several = [str(tmp_path / "a.pth"), str(place / "train.npy")]
     with pytest.raises(UsageError, match="IMAGES differ in size or split"):
         evaluate.main([*several, "--extractor", "pixels"])
-    with pytest.raises(UsageError, match="--prior: IMAGES that are there"):
-        evaluate.main([*several, "--prior", "gmm"])
+    for flags in (["--prior", "gmm"], ["--steps", "5"], ["--species", "astilbe"]):
+        with pytest.raises(UsageError, match=f"{flags[0]}: IMAGES that are there"):
+            evaluate.main([several[1], *flags])

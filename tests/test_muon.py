@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.muon import Muon, orthogonalised
+from utils.muon import Muon, orthogonalised, quickly_orthogonalised
 
 
 def convolutional():
@@ -43,6 +43,49 @@ def test_the_scale_of_the_gradient_does_not_matter(scale):
     torch.testing.assert_close(
         orthogonalised(scale * matrix), orthogonalised(matrix), rtol=1e-2, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("shape", [(16, 72), (72, 16), (128, 1152), (1, 9)])
+@pytest.mark.parametrize("units", [False, True])
+def test_the_quick_way_is_nearly_the_exact_one(monkeypatch, shape, units):
+    """Singular values from 0.5 to 1.4, and hardly another direction."""
+    monkeypatch.setattr("utils.muon.has_bfloat16_units", lambda device: units)
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    found, exact = quickly_orthogonalised(matrix), orthogonalised(matrix)
+    assert found.shape == shape and found.dtype == torch.float32
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.5 and values.max() < 1.4
+    off = (found - exact).norm() / exact.norm()
+    assert off < (0.1 if units else 1e-3)
+    cosine = (found * exact).sum() / (found.norm() * exact.norm())
+    assert cosine > 0.99
+
+
+def test_inner_weights_that_are_named_are_the_ones():
+    """Whatever their order or place; all others are AdamW's."""
+    model = convolutional()
+    chosen = [model[6].weight, model[2].weight]
+    inner, others = Muon(model.parameters(), 1e-3, inner=iter(chosen)).param_groups
+    assert [id(p) for p in inner["params"]] == [id(p) for p in chosen]
+    assert inner["orthogonal"] and not others["orthogonal"]
+    every = {id(p) for p in model.parameters()}
+    assert {id(p) for p in others["params"]} == every - {id(p) for p in chosen}
+    (only,) = Muon(model.parameters(), 1e-3, inner=[]).param_groups
+    assert not only["orthogonal"] and len(only["params"]) == len(every)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_it_goes_the_quick_way_only_if_told(monkeypatch, quick):
+    ways = []
+    for name in ("orthogonalised", "quickly_orthogonalised"):
+        way = lambda flat, name=name: ways.append(name) or flat  # noqa: E731
+        monkeypatch.setattr(f"utils.muon.{name}", way)
+    model = convolutional()
+    optimizer = Muon(model.parameters(), 1e-3, inner=[model[2].weight], quick=quick)
+    model(torch.rand(2, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    assert ways == ["quickly_orthogonalised" if quick else "orthogonalised"]
 
 
 def test_inner_weights_are_all_but_first_last_and_biases():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from utils.noise import (
+    BUCKETS,
     DENSITIES,
     OBJECTIVES,
+    bucket_means,
     coefficients,
     level_at,
     stratified,
@@ -87,6 +89,30 @@ def test_every_share_has_a_finite_level(density):
     """Also 0 and 1, which a random number in float32 can be."""
     levels = level_at(density, torch.tensor([0.0, 0.3, 1.0]), KIT)
     assert levels.isfinite().all() and (levels > 0).all() and (levels.diff() > 0).all()
+
+
+def test_bucket_means_by_hand():
+    """A level on a bound belongs below it; a bucket without any has no mean."""
+    levels = torch.tensor([0.1, 0.25, 0.3, 2.0, 2.1, 5.0, 900.0])
+    found = bucket_means(levels, torch.arange(7.0))
+    assert found == {
+        "error_to_0.25": 0.5,
+        "error_to_0.5": 2.0,
+        "error_to_1": None,
+        "error_to_2": 3.0,
+        "error_to_4": 4.0,
+        "error_above_4": 5.5,
+    }
+
+
+def test_buckets_lose_no_level():
+    """Of a thousand, the means weighed by their counts are the mean of all."""
+    levels, errors = torch.logspace(-3, 3, 1000), torch.rand(1000)
+    means = [mean for mean in bucket_means(levels, errors).values() if mean]
+    counts = torch.histogram(levels, torch.tensor(BUCKETS[:-1] + (1e9,))).hist
+    assert counts.sum() == 1000 and len(means) == len(counts)
+    total = sum(c * m for c, m in zip(counts.tolist(), means, strict=True))
+    assert total / 1000 == pytest.approx(errors.mean().item(), rel=1e-5)
 
 
 def test_unknown_names_are_refused():

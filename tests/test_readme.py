@@ -5,8 +5,8 @@ import re
 import pytest
 
 from tests.conftest import PROJECT
-from utils.flags import FLAGS
-from utils.registry import PRESETS
+from utils.flags import DIFFUSIONS, FLAGS, MODELS, OPTIMIZERS
+from utils.registry import PRESETS, DiffusionSettings
 
 README = (PROJECT / "README.md").read_text("utf-8")
 
@@ -44,7 +44,7 @@ def test_requirements_are_ranges():
     assert "torch>=2.10" in lines and not any("==" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", MODELS)
 def test_each_setting_trains_within_the_assignment(name):
     """M12, M19, M22, M33: the rows' epochs are the assignment's."""
     epochs = {row.optimizer: row.epochs for row in PRESETS[name]}
@@ -52,6 +52,15 @@ def test_each_setting_trains_within_the_assignment(name):
         "MLPAE": {"sgd": 100, "adamw": 60},
         "AE": {"muon": 15, "adamw": 15, "sgd": 60},
         "VAE": {"muon": 20, "adamw": 20},
-        "diffusion": {"adamw": 90},
     }
     assert epochs == expected[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - set(MODELS)))
+def test_each_setting_of_a_diffusion_model_is_whole(name):
+    """A name of diffusion.py's own; one row per optimizer, and it has that one."""
+    assert name in DIFFUSIONS and "diffusion" in PRESETS
+    optimizers = [row.optimizer for row in PRESETS[name]]
+    assert set(optimizers) <= set(OPTIMIZERS) and optimizers
+    assert len(optimizers) == len(set(optimizers))
+    assert all(isinstance(row, DiffusionSettings) for row in PRESETS[name])

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 import diffusion
-from utils.samplers import SAMPLERS, ddim, exponential_step, noise_levels
+from utils.samplers import (
+    SAMPLERS,
+    ddim,
+    even_levels,
+    exponential_step,
+    noise_levels,
+)
 
 ODE = [name for name in SAMPLERS if name != "ddpm"]
 VARIANCE = 0.25  # of the Gaussian that the ideal denoiser below knows
@@ -35,6 +41,20 @@ def test_levels_are_karras():
 def test_levels_that_do_not_fall_are_refused(call):
     with pytest.raises(ValueError, match="at least 1, got 0|must fall"):
         noise_levels(*call)
+
+
+def test_levels_of_a_flow_are_even_in_time():
+    """Time is level / (1 + level); from 40, half of 40 / 41 is level 20 / 21."""
+    assert even_levels(1, 40) == [40, 0]
+    assert even_levels(2, 40) == pytest.approx([40, 20 / 21, 0])
+    times = [level / (1 + level) for level in even_levels(5, 3.0)]
+    assert times == pytest.approx([0.75, 0.6, 0.45, 0.3, 0.15, 0])
+
+
+@pytest.mark.parametrize("call", [(0, 40), (3, 0)])
+def test_a_flow_that_goes_nowhere_is_refused(call):
+    with pytest.raises(ValueError, match="at least 1, got 0|must fall, got 0 to 0"):
+        even_levels(*call)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

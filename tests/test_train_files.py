@@ -100,6 +100,37 @@ def test_columns_and_rows_of_the_csv_file(tmp_path, capsys):
     assert losses == [LINE.fullmatch(line).groups() for line in printed]
 
 
+def test_labels_reach_the_loss_and_checks_come_when_asked(tmp_path):
+    """Those of the batch, in training, validation and details; checks at 0, 2, 4, 5."""
+    model, seen = Detailed(), []
+    labelled = [(images, torch.full((2,), 7.0)) for images, _ in batches(2)]
+
+    def batch_loss(model, images, labels):
+        seen.append((torch.is_grad_enabled(), labels.tolist()))
+        return F.mse_loss(model(images), images)
+
+    model.details = lambda images, labels: {"label": labels}
+    model.summary = lambda details: {"label": details["label"].mean().item()}
+    for _ in training_epochs(
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        lambda epoch: 0.1,
+        model,
+        (labelled, labelled[:1]),
+        batch_loss,
+        num_epochs=6,
+        patience=9,
+        device=CPU,
+        model_save_root=tmp_path,
+        log_path=tmp_path / "AE.csv",
+        check_every=2,
+    ):
+        pass
+    assert seen.count((True, [7.0, 7.0])) == 12
+    assert seen.count((False, [7.0, 7.0])) == 4 == len(seen) - 12
+    told = [row["valid_label"] for row in rows_of(tmp_path / "AE.csv")]
+    assert told == ["7.0", "", "7.0", "", "7.0", "7.0"]
+
+
 # The best weights --------------------------------------------------------------
 
 

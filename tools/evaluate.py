@@ -13,12 +13,13 @@ measure. Frechet distances of few images are too large: compare them at equal nu
 
 import json
 import logging
+import math
 from pathlib import Path
 
 from utils.cli import PROJECT, UsageError, UserError, run
 from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
 
-FLAGS = ["--prior", "--count", "--seed", "--data", "--strict-data", *SAMPLING]
+FLAGS = "--prior --count --seed --extractor --data --strict-data"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
 BATCH = 200  # photos decoded at once
 MOST = 10_000  # images of a set; all pairs of them are compared in memory
@@ -27,13 +28,8 @@ log = logging.getLogger(__name__)
 
 def parse(argv):
     """Return the checked command line."""
-    parser = command_line(__doc__, *FLAGS, count=2000)
+    parser = command_line(__doc__, *FLAGS.split(), *SAMPLING, count=2000)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES")
-    parser.add_argument(
-        "--extractor",
-        default=PROJECT / "models" / "features.pt",
-        help="file of features, pixels, or inception (default: models/features.pt)",
-    )
     parser.add_argument(
         "--frechet", action="store_true", help="Frechet distances of IMAGES alone"
     )
@@ -145,6 +141,27 @@ def draw_by_diffusion(model, about, args, count):
     return (torch.cat(list(batches)) * 255).round() / 255, asked
 
 
+def how_drawn(path, args):
+    """Return how a diffusion model's file was sampled: names -> values; else nothing.
+
+    The evaluations of the network are counted, on an image.
+    """
+    import torch
+
+    from utils.checkpoint import load_checkpoint
+    from utils.registry import load_diffusion
+    from utils.sampling import chosen_species, sampled, sampling_of
+
+    if not is_weights(path) or load_checkpoint(path)[1].get("model") not in DIFFUSIONS:
+        return {}
+    model, about = load_diffusion(path)
+    how, species = sampling_of(args, model), chosen_species(args.species, about, 1)
+    size = about.get("settings", {}).get("image_size", IMAGE_SIZE)
+    _, evaluations = sampled(model, torch.randn(1, 3, size, size), how, species)
+    known = {name: v for name, v in how._asdict().items() if v != math.inf}
+    return known | {"evaluations": evaluations}
+
+
 def reconstructions(path, images):
     """Return what an autoencoder's file makes of images (N, 3, H, W), or None."""
     import torch
@@ -159,28 +176,6 @@ def reconstructions(path, images):
     model, _ = load_model(name, path)
     with torch.no_grad():
         return model.decoder(encode(model, images))
-
-
-def find_extractor(name):
-    """Return (B, 3, H, W) -> (B, D): pixels, Inception, or the features of a file."""
-    import torch
-
-    from utils.features import load_features
-
-    if str(name) == "pixels":
-        return torch.nn.Flatten()
-    return inception() if str(name) == "inception" else load_features(Path(name))
-
-
-def inception():
-    """Return torchmetrics' Inception, which downloads its weights at first use."""
-    try:
-        from torchmetrics.image.fid import NoTrainInceptionV3
-
-        network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error}; install it: pip install -e '.[metrics]'") from None
-    return lambda images: network((images * 255).round().byte())
 
 
 # What is told ---------------------------------------------------------------------
@@ -256,6 +251,7 @@ def main(argv=None):
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.data_processor import open_flowers
+    from utils.features import find_extractor
     from utils.runtime import set_seeds
     from utils.yardsticks import measures, photos_of
 
@@ -276,14 +272,17 @@ def main(argv=None):
     for name, (images, names) in sets.items():
         against = sides[:1] if name == "validation photos" else sides
         found = measures(images, extractor, *against, only_frechet=args.frechet)
-        found["species named right"] = named_right(images, names, extractor)
+        if not args.frechet:
+            found["species named right"] = named_right(images, names, extractor)
         columns[name] = len(images), found
     for name, (_, found) in columns.items():
         for measure, reason in found.items():
             if isinstance(reason, str):
                 log.warning("no %s of %s: %s", measure.strip("- "), name, reason)
     if args.json:
-        print(json.dumps({n: {"images": c, **f} for n, (c, f) in columns.items()}))
+        ways = {str(path): how_drawn(path, args) for path in args.images}
+        told = ((n, c, ways.get(n, {}), f) for n, (c, f) in columns.items())
+        print(json.dumps({n: {"images": c, **way, **f} for n, c, way, f in told}))
     else:
         print("\n".join(table(columns)))
 

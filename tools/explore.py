@@ -1,17 +1,90 @@
-"""Look into an autoencoder's latent space: a map, its dimensions, and walks.
+"""Look into a trained model.
 
 python -m tools.explore --model VAE
+python -m tools.explore --model diffusion --show guidance inpaint
+python -m tools.explore --model diffusion --init PHOTO --strength 0.5
 
-The map shows the codes of the training photos on their first two principal axes. The
-walks lead from one validation photo to another, by a line and by an arc.
+Of an autoencoder: a map of the training photos' codes on their first two principal
+axes, its dimensions, and walks from one validation photo to another, by a line and by
+an arc.
+
+Of a diffusion model, one picture each:
+denoise        states on the way from noise to images, and a film of both ways (a GIF)
+species        images of every species
+guidance       the same noise under rising guidance
+straightness   the ways from noise to images, and how far they are from straight
+interpolation  images between those of two noises
+inpaint        validation photos, of which a part is hidden and filled in
+init           images that begin as the photo of --init, in noise
 """
 
-from utils.cli import PROJECT, UserError, run
-from utils.flags import command_line
+from pathlib import Path
+
+from utils.cli import PROJECT, UsageError, UserError, run
+from utils.flag_types import share, whole_number
+from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
 from utils.registry import load_model
 
-FLAGS = "--model --count --seed --data --weights --out"
+FLAGS = "--model --seed --data --weights --out"
 STEPS = 10  # images of a walk, ends included
+PICTURES = (  # of a diffusion model; `init` with a photo of --init alone
+    "denoise",
+    "species",
+    "guidance",
+    "straightness",
+    "interpolation",
+    "inpaint",
+    "init",
+)
+
+
+def parse(argv):
+    """Return the checked command line."""
+    models, flags = (*MODELS, *DIFFUSIONS), [*FLAGS.split(), *SAMPLING]
+    line = command_line(__doc__, *flags, choices={"--model": models}, model="VAE")
+    line.add_argument(
+        "--show",
+        nargs="+",
+        choices=PICTURES,
+        metavar="WHAT",
+        help="of a diffusion model: " + ", ".join(PICTURES) + " (default: all that "
+        "need no photo of --init; with it that one alone)",
+    )
+    line.add_argument(
+        "--count",
+        type=whole_number(1, 1000),
+        help="walks (default: 3), or images in a row (default: 10)",
+    )
+    line.add_argument("--init", type=Path, metavar="PHOTO", help="photo to begin with")
+    line.add_argument(
+        "--strength",
+        type=share,
+        help="of the noise it is put into: 0 keeps the photo, 1 ignores it (default: "
+        "several)",
+    )
+    return checked(line.parse_args(argv))
+
+
+def checked(args):
+    """Return the command line, or refuse what does not go together."""
+    if args.model in MODELS:
+        flags = ["--show", "--init", "--strength", *SAMPLING]
+        refuse_given(args, flags, f"{args.model} is no diffusion model")
+    elif not args.init:
+        refuse_given(args, ["--strength"], "there is no photo of --init")
+        if "init" in (args.show or []):
+            raise UsageError("argument --show: init needs a photo; name it with --init")
+        args.show = args.show or [what for what in PICTURES if what != "init"]
+    elif not args.init.is_file():
+        raise UsageError(f"argument --init: {args.init} is not a file; name a photo")
+    else:
+        args.show = args.show or ["init"]
+        if "init" not in args.show:
+            refuse_given(args, ["--init"], "it belongs to --show init")
+    return args
+
+
+# Autoencoders ---------------------------------------------------------------------
 
 
 def plot(codes, labels, classes, bars):
@@ -81,21 +154,15 @@ def walks(model, images):
         return model.decoder(torch.cat(ways))
 
 
-def main(argv=None):
-    args = command_line(__doc__, *FLAGS.split(), model="VAE", count=3).parse_args(argv)
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
+def explore_codes(args, model, about):
+    """Save the picture of an autoencoder's latent space."""
     import torch
 
-    from utils.checkpoint import find_weights, prepare_folder
     from utils.data_processor import open_flowers
     from utils.figures import caption, factor_for, grid, save_stack
     from utils.latent import encode
-    from utils.runtime import set_seeds, warn_of_other_data
+    from utils.runtime import warn_of_other_data
 
-    set_seeds(args.seed)
-    weights = args.weights or find_weights(PROJECT, args.model)
-    model, about = load_model(args.model, weights)
     size = model.args["img_width"], model.args["img_height"]
     split_seed = about.get("data", {}).get("split_seed", 0)
     training, validation = (
@@ -108,11 +175,10 @@ def main(argv=None):
             "a walk needs two photos of training and two of validation, got "
             f"{len(training)} and {len(validation)}; add photos"
         )
-    prepare_folder(args.out / "vis")
     photos = training.all_images()
     codes = encode(model, photos, draw=False)
     bars = dimensions(model, photos, codes)
-    ends = torch.randperm(len(validation))[: 2 * args.count]
+    ends = torch.randperm(len(validation))[: 2 * (args.count or 3)]
     ends = ends[: len(ends) // 2 * 2]
     steps = walks(model, validation.all_images()[ends])
     save_stack(
@@ -124,6 +190,32 @@ def main(argv=None):
         ],
         args.out / "vis" / f"latent_{args.model}.png",
     )
+
+
+def explore_noise(args, model, about):
+    """Save the pictures of a diffusion model."""
+    from utils.exhibits import show
+
+    show(args, model, about)
+
+
+FAMILIES = dict.fromkeys(MODELS, explore_codes)
+FAMILIES |= dict.fromkeys(DIFFUSIONS, explore_noise)
+
+
+def main(argv=None):
+    args = parse(argv)
+
+    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
+
+    from utils.checkpoint import find_weights, prepare_folder
+    from utils.runtime import set_seeds
+
+    set_seeds(args.seed)
+    weights = args.weights or find_weights(PROJECT, args.model)
+    model, about = load_model(args.model, weights)
+    prepare_folder(args.out / "vis")
+    FAMILIES[args.model](args, model, about)
 
 
 if __name__ == "__main__":

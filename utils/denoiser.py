@@ -62,12 +62,14 @@ class Denoiser(nn.Module):
         return bucket_means(details["level"], details["error"])
 
 
-def objective_loss_fn(model, x_0, level, species=None):
+def objective_loss_fn(model, x_0, level, species=None, noise=None):
     """Mean squared error of the network's answer, by its objective -> scalar.
 
-    x_0: (B, C, H, W) in [-1, 1]; level: (B,), above 0.
+    x_0: (B, C, H, W) in [-1, 1]; level: (B,), above 0; noise: as x_0, drawn from
+    N(0, 1) where it is not given.
     """
-    noise, level = torch.randn_like(x_0), level.view(-1, 1, 1, 1)
+    noise = torch.randn_like(x_0) if noise is None else noise
+    level = level.view(-1, 1, 1, 1)
     answer = model.answer(x_0 + level * noise, level.flatten(), species)
     wanted = target(model.objective, x_0 / DEVIATION, noise, level / DEVIATION)
     return F.mse_loss(answer, wanted)

@@ -104,3 +104,21 @@ def load_features(path):
     model = FlowerFeatures(**about["args"])
     model.load_state_dict(weights, strict=True)
     return model.eval()
+
+
+def find_extractor(name):
+    """Return (B, 3, H, W) -> (B, D): pixels, Inception, or the features of a file."""
+    if str(name) == "pixels":
+        return nn.Flatten()
+    return inception() if str(name) == "inception" else load_features(Path(name))
+
+
+def inception():
+    """Return torchmetrics' Inception, which downloads its weights at first use."""
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}; install it: pip install -e '.[metrics]'") from None
+    return lambda images: network((images * 255).round().byte())

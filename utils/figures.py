@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 from torchvision.utils import make_grid
 
 DPI = 100
@@ -19,6 +19,8 @@ GAP = 1  # pixels between images, before enlargement
 TITLE = 30  # pixels of height for a line of text
 MARGIN = 12  # pixels around everything
 TILE = 96  # pixels that an image is enlarged to, about
+LETTER = 8  # pixels of width of a letter, about
+SMALL = 8  # points of a letter's height where there is little place
 
 
 def enlarge(picture, factor):
@@ -33,6 +35,22 @@ def grid(images, columns, factor=1):
         tiles, nrow=min(columns, len(tiles)), padding=GAP, pad_value=1.0
     )
     return enlarge(picture.permute(1, 2, 0).numpy(), factor)
+
+
+def labelled(images, columns, words):
+    """Images (B, 3, H, W), enlarged -> picture (H', W', 3), a word left of each row.
+
+    The words take the width of an image, so that headings can stand above the columns.
+    """
+    factor = factor_for(images)
+    picture = grid(images, columns, factor)
+    size = factor * (images.shape[-1] + GAP), len(picture)
+    inches = [(pixels + 0.5) / DPI for pixels in size]  # which are cut to whole pixels
+    figure = Figure(figsize=inches, dpi=DPI)
+    for row, word in enumerate(words):
+        middle = 1 - (row + 0.5) / len(words)
+        figure.text(0, middle, word, va="center", fontsize=SMALL)
+    return np.concatenate([rendered(figure), picture], axis=1)
 
 
 def factor_for(images):
@@ -55,9 +73,11 @@ def save_stack(parts, path):
             figure.figimage(part, MARGIN, top - tall, origin="upper")
         else:
             words = [part] if isinstance(part, str) else part
+            narrow = len(words) * LETTER * max(map(len, words)) > inner
+            style = {"va": "center", "fontsize": SMALL if narrow else None}
             for i, word in enumerate(words):
                 left = MARGIN + i * inner / len(words)
-                figure.text(left / width, (top - tall / 2) / height, word, va="center")
+                figure.text(left / width, (top - tall / 2) / height, word, **style)
         top -= tall
     save(figure, path)
 
@@ -141,4 +161,34 @@ def save_curves(csv_path, path, title):
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
+    save(figure, path)
+
+
+def save_steps(curves, reference, path, title):
+    """Draw Frechet distance and seconds per image against evaluations of the network.
+
+    curves: name -> [(evaluations, distance, seconds), ...]; reference: (name, distance,
+    seconds), a line across both. All axes are logarithmic.
+    """
+    figure = Figure(figsize=(11, 4.6), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=SMALL, x=0.01, ha="left")
+    ticks = sorted({number for number, *_ in next(iter(curves.values()))})
+    sides = figure.subplots(1, 2)
+    for i, what in ((1, "Frechet distance to all photos"), (2, "seconds per image")):
+        axes = sides[i - 1]
+        for name, points in curves.items():
+            numbers, values = zip(*((p[0], p[i]) for p in sorted(points)), strict=True)
+            axes.plot(numbers, values, marker="o", markersize=3, label=name)
+        axes.axhline(reference[i], color="black", linestyle="--", label=reference[0])
+        axes.set(xscale="log", yscale="log", ylabel=what)
+        axes.set_xlabel("evaluations of the network per image")
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.3, which="both")
+    for place in (
+        sides[0].yaxis.set_major_formatter,
+        sides[0].yaxis.set_minor_formatter,
+    ):
+        place(LogFormatter())  # 20, not 2 x 10^1
+    figure.legend(*sides[0].get_legend_handles_labels(), loc="outside right center")
     save(figure, path)

@@ -55,6 +55,17 @@ def number_from_zero(below):
     return parse
 
 
+def share(text):
+    """A number from 0 to 1, both included."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
+
+
 def positive_or_optimal(text):
     """A finite number above 0, or the word `optimal`."""
     return text if text == "optimal" else positive_number(text)

@@ -33,7 +33,7 @@ SAMPLING = (  # flags of random_generation.py that a diffusion model alone knows
     "--guidance-interval",
 )
 PRECISIONS = ("auto", "fp32", "bf16")
-SAMPLERS = ("dpm++3m", "dpm++2m", "ipndm", "heun", "euler", "ddim", "ddpm")
+SAMPLERS = ("dpm++3m", "dpm++2m", "ipndm", "heun", "euler", "flow", "ddim", "ddpm")
 MANY = 10**9
 
 FLAGS = {
@@ -187,6 +187,10 @@ FLAGS = {
     ),
     "--weights": dict(
         type=Path, help="file of trained weights (default: the one in models/)"
+    ),
+    "--extractor": dict(
+        default=PROJECT / "models" / "features.pt",
+        help="file of features, pixels, or inception (default: models/features.pt)",
     ),
     "--count": dict(
         type=whole_number(1, MANY), default=10, help="images (default: %(default)s)"

@@ -1,8 +1,9 @@
 """Muon: momentum whose every step is an orthogonal matrix."""
 
-import torch
+from collections import defaultdict
+from contextlib import contextmanager
 
-from utils.hardware import has_bfloat16_units
+import torch
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of Jordan's quintic iteration
 RMS = 0.2  # of a step of an inner weight, in learning rates: about AdamW's
@@ -20,8 +21,7 @@ class Muon(torch.optim.Optimizer):
     et al. 2025, arXiv:2502.16982, equation 4).
 
     parameters: of one model, in its own order; weight decay is decoupled. With `quick`
-    the steps are orthogonal to bfloat16's precision, and cheap where the processor has
-    units for it.
+    matrices of one shape are made orthogonal together, and in single precision.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Muon(torch.optim.Optimizer):
         parameters = list(parameters)
         if inner is None:
             inner = [p for p in parameters if p.ndim >= 2][1:-1]
+        inner = list(inner)  # it is read twice
         chosen = {id(p) for p in inner}
         others = [p for p in parameters if id(p) not in chosen]
         groups = [
@@ -63,61 +64,78 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            direction = orthogonal_direction if group["orthogonal"] else adam_direction
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    change = direction(weight.grad, self.state[weight], group)
-                    weight.add_(change, alpha=-group["lr"])
+            directions = (
+                orthogonal_directions if group["orthogonal"] else adam_directions
+            )
+            weights = [w for w in group["params"] if w.grad is not None]
+            for weight, change in directions(weights, self.state, group):
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(change, alpha=-group["lr"])
         return loss
 
 
-def orthogonal_direction(grad, state, group):
-    """Nesterov momentum of a gradient, made orthogonal; of the gradient's shape."""
+def orthogonal_directions(weights, state, group):
+    """Yield (weight, Nesterov momentum of its gradient made orthogonal)."""
+    alike = defaultdict(list)
+    for weight in weights:
+        matrix = nesterov(weight.grad, state[weight], group).flatten(1)
+        alike[matrix.shape if group["quick"] else weight].append((weight, matrix))
+    for some in alike.values():
+        ours, matrices = zip(*some, strict=True)
+        if group["quick"]:
+            found = orthogonalised(torch.stack(matrices), torch.float32)
+        else:
+            found = [orthogonalised(matrix) for matrix in matrices]
+        for weight, matrix in zip(ours, found, strict=True):
+            yield weight, RMS * max(matrix.shape) ** 0.5 * matrix.view(weight.shape)
+
+
+def nesterov(grad, state, group):
+    """Momentum of a gradient, looking ahead; of the gradient's shape."""
     if not state:
         state["momentum"] = torch.zeros_like(grad)
     state["momentum"].lerp_(grad, 1 - group["momentum"])
-    ahead = grad.lerp(state["momentum"], group["momentum"])
-    flat = ahead.flatten(1)  # (rows, columns)
-    matrix = quickly_orthogonalised(flat) if group["quick"] else orthogonalised(flat)
-    return RMS * max(matrix.shape) ** 0.5 * matrix.view(grad.shape)
+    return grad.lerp(state["momentum"], group["momentum"])
 
 
-def orthogonalised(matrix, steps=5):
-    """Bring all singular values of a matrix (rows, columns) near 1, and keep its axes.
+def orthogonalised(matrix, exact=torch.float64, steps=5):
+    """Bring all singular values of matrices (..., rows, columns) near 1; axes stay.
 
     A quintic Newton-Schulz iteration, whose coefficients lift small values fast and
     leave all between about 0.7 and 1.2. Every iterate is a polynomial of the smaller
     Gram matrix times the matrix, so that the polynomial alone is iterated; in double
-    precision, where there is one, for small values show squared there.
+    precision, where there is one, or in what `exact` says, for small values show
+    squared there.
     """
     a, b, c = COEFFICIENTS
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    exact = torch.float32 if matrix.device.type == "mps" else torch.float64
-    x = (wide / (wide.norm() + 1e-7)).to(exact)
-    gram = x @ x.T  # (rows, rows), the smaller side
-    eye = factor = torch.eye(len(gram), dtype=exact, device=gram.device)
-    for _ in range(steps):
-        step = a * eye + b * gram + c * gram @ gram
-        gram, factor = step @ gram @ step, step @ factor
+    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
+    exact = torch.float32 if matrix.device.type == "mps" else exact
+    x = (wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(exact)
+    with full_precision():
+        gram = x @ x.mT  # (..., rows, rows), the smaller side
+        eye = factor = torch.eye(gram.shape[-1], dtype=exact, device=gram.device)
+        for _ in range(steps):
+            step = a * eye + b * gram + c * gram @ gram
+            gram, factor = step @ gram @ step, step @ factor
     x = factor.to(matrix.dtype) @ x.to(matrix.dtype)
-    return x if wide is matrix else x.T
+    return x if wide is matrix else x.mT
 
 
-def quickly_orthogonalised(matrix, steps=5):
-    """The same iteration on the matrix itself, in bfloat16 where there are units.
+@contextmanager
+def full_precision():
+    """Multiply float32 matrices as such inside, whatever the process is set to."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
-    Rounding leaves singular values between about 0.6 and 1.3.
-    """
-    a, b, c = COEFFICIENTS
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
-    if has_bfloat16_units(x.device):
-        x = x.bfloat16()
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide is matrix else x.T).to(matrix.dtype)
+
+def adam_directions(weights, state, group):
+    """Yield (weight, quotient of moments of its gradient)."""
+    for weight in weights:
+        yield weight, adam_direction(weight.grad, state[weight], group)
 
 
 def adam_direction(grad, state, group):

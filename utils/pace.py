@@ -15,8 +15,8 @@ MARGIN = 0.94  # of a budget, for a machine whose speed drifts
 class Pace:
     """Tells photos per second and the expected end on stderr, now and then."""
 
-    def __init__(self, photos, epochs):
-        self.photos, self.epochs = photos, epochs
+    def __init__(self, photos, settings):
+        self.photos, self.epochs = photos, settings.epochs
         self.start = self.told = time.monotonic()
 
     def after(self, done):

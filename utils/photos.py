@@ -92,6 +92,20 @@ def decode(path, width, height):
         return transforms.pil_to_tensor(small)  # (3, H, W)
 
 
+def decode_one(path, width, height):
+    """Return the one photo that was asked for, as `decode` does.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return decode(path, width, height)
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read: {reason(error)}; name another photo"
+        ) from None
+
+
 def as_rgb(image):
     """Convert any mode to RGB; 16-bit greys are scaled first, or they would clip."""
     if image.mode.startswith("I"):

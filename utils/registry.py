@@ -40,9 +40,9 @@ class DiffusionSettings(Settings):
 
     objective: str = "flow"  # one of utils.noise.OBJECTIVES
     density: str = "lognormal"  # one of utils.noise.DENSITIES, of noise levels
-    level_mean: float = 0.0  # of ln(noise / signal), where it is normal
+    level_mean: float = 0.7  # of ln(noise / signal), where it is normal
     level_deviation: float = 1.0  # of the same
-    widths: tuple[int, ...] = (64, 128, 128)  # channels at each level of the U
+    widths: tuple[int, ...] = (96, 160, 160)  # channels at each level of the U
     blocks: int = 1  # residual blocks a level, on either side of the U
     dropout: float = 0.0  # of features within a block
     label_dropout: float = 0.1  # share of photos whose species is not told
@@ -53,6 +53,13 @@ def tuned(epochs, lr, optimizer, weight_decay, **more):
     """Return settings of one cycle on mirrored photos."""
     more |= {"weight_decay": weight_decay, "flips": True}
     return Settings(epochs, lr, optimizer, "onecycle", **more)
+
+
+def flow(epochs, **more):
+    """Return settings of flow matching on mirrored photos."""
+    options = {"batch_size": 64, "ema": 0.998, "weight_decay": 0.1, "warm_up": 0.05}
+    options |= {"patience": epochs, "flips": True}  # the last weights are the best
+    return DiffusionSettings(epochs, 3e-3, "muon", "onecycle", **options | more)
 
 
 # One row per model and optimizer that was measured; a model's first row is its default.
@@ -70,20 +77,9 @@ PRESETS = {
         tuned(20, 3e-3, "muon", weight_decay=0.5, shift=1, pairs=4),
         tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=4),
     ),
-    "diffusion": (
-        DiffusionSettings(
-            epochs=100,
-            lr=2e-3,
-            optimizer="muon",
-            scheduler="onecycle",
-            batch_size=64,
-            patience=100,
-            ema=0.998,
-            weight_decay=0.1,
-            warm_up=0.05,
-            flips=True,
-        ),
-    ),
+    "diffusion": (flow(epochs=95),),
+    "diffusion_16": (flow(epochs=40, widths=(96, 160, 160)),),
+    "diffusion_48": (flow(epochs=40, image_size=48, widths=(48, 96, 160, 160)),),
 }
 
 
@@ -166,6 +162,21 @@ def size_args(settings):
         "img_width": settings.image_size,
         "img_height": settings.image_size,
     }
+
+
+def load_diffusion(path):
+    """Return (model, description), as `load_model`, of any diffusion model's file.
+
+    Raises:
+        UserError: if the file is damaged, holds another model, or no description.
+    """
+    from utils.checkpoint import load_checkpoint
+
+    name = load_checkpoint(path)[1].get("model")
+    if name not in DIFFUSIONS:
+        held = f"a {name}" if name else "no description"
+        raise UserError(f"{path} holds {held}; name weights that diffusion.py saved")
+    return load_model(name, path)
 
 
 def load_model(name, path):

@@ -30,6 +30,24 @@ def noise_levels(steps, highest, lowest, rho=RHO):
     return [*((start + places * (end - start)) ** rho).tolist(), 0.0]
 
 
+def even_levels(steps, highest):
+    """Return steps + 1 falling levels, from `highest` to 0, as floats.
+
+    Evenly spaced in time = level / (1 + level) of the straight line from image to noise
+    (Liu et al. 2022, arXiv:2209.03003), where the state is scaled by 1 / (1 + level).
+
+    Raises:
+        ValueError: if there is no step, or nothing to fall from.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if highest <= 0:
+        raise ValueError(f"levels must fall, got {highest} to 0")
+    last = highest / (1 + highest)
+    times = [last * (steps - step) / steps for step in range(1, steps)]
+    return [float(highest), *(time / (1 - time) for time in times), 0.0]
+
+
 def pairs(levels):
     """Return (level, next level) of each step."""
     return zip(levels[:-1], levels[1:], strict=True)
@@ -159,6 +177,7 @@ SAMPLERS = {
     "ddpm": ddpm,
     "ddim": ddim,
     "euler": euler,
+    "flow": euler,  # on even_levels, the steps of a flow along straight lines
     "heun": heun,
     "dpm++2m": dpm_solver_2m,
     "dpm++3m": dpm_solver_3m,

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 
 from utils.cli import UsageError
-from utils.samplers import SAMPLERS, noise_levels
+from utils.samplers import SAMPLERS, even_levels, noise_levels
 from utils.train import progress
 
 BATCH = 256  # images sampled at once
-HIGHEST, LOWEST = 40.0, 0.01  # noise levels of images in [-1, 1]
+HIGHEST, LOWEST = 80.0, 0.07  # noise levels of images in [-1, 1]
 
 
 class Sampling(NamedTuple):
@@ -22,8 +22,8 @@ class Sampling(NamedTuple):
 
     sampler: str = "dpm++3m"  # one of utils.samplers.SAMPLERS
     steps: int = 16  # of the sampler
-    guidance: float = 1.0  # 1 is plain conditional
-    above: float = 0.0  # noise level from which guidance acts
+    guidance: float = 1.4  # 1 is plain conditional
+    above: float = 0.2  # noise level from which guidance acts
     below: float = math.inf  # noise level to which guidance acts
     eta: float = 0.0  # ddim's share of the ancestral chain's noise
 
@@ -62,12 +62,14 @@ class Guided:
 def levels_for(model, how):
     """Return the falling noise levels of a sampler's steps, 0 at the end.
 
-    The ancestral chain takes them from the model's schedule, evenly; all others follow
-    Karras et al. 2022.
+    The ancestral chain takes them from the model's schedule, evenly; a flow's times are
+    even; all others follow Karras et al. 2022.
 
     Raises:
         ValueError: if the schedule has fewer steps.
     """
+    if how.sampler == "flow":
+        return even_levels(how.steps, HIGHEST)
     if how.sampler != "ddpm":
         return noise_levels(how.steps, HIGHEST, LOWEST)
     if not 1 <= how.steps <= model.n_steps:
@@ -85,12 +87,16 @@ def sampled_states(model, noise, how, species=None, denoiser=None):
     own counts evaluations, or changes the estimates.
     """
     levels = levels_for(model, how)
-    options = {"eta": how.eta} if how.sampler == "ddim" else {}
     denoiser = denoiser or Guided(model, how, species)
-    start = levels[0] * noise
-    states = SAMPLERS[how.sampler](denoiser, start, levels, **options)
+    states = states_from(levels[0] * noise, denoiser, levels, how)
     for level, x in zip(levels, states, strict=True):
         yield x / math.sqrt(1 + level**2)
+
+
+def states_from(x, denoiser, levels, how):
+    """Yield the states from x, image + levels[0] * noise, at every falling level."""
+    options = {"eta": how.eta} if how.sampler == "ddim" else {}
+    yield from SAMPLERS[how.sampler](denoiser, x, levels, **options)
 
 
 def sampled(model, noise, how, species=None):
@@ -131,11 +137,11 @@ def chosen_species(names, about, count):
         shares = about.get("species_shares")
         return drawn_species(shares, count) if shares else None
     known = about.get("data", {}).get("classes", [])
+    remedy = "choose from " + ", ".join(known) if known else "leave it away"
     for name in names:
         if name not in known:
             raise UsageError(
-                f"argument --species: these weights know no {name!r}; choose from "
-                + ", ".join(known)
+                f"argument --species: these weights know no {name!r}; {remedy}"
             )
     places = torch.arange(count) * len(names) // count
     return torch.tensor([known.index(name) for name in names])[places]
@@ -157,6 +163,11 @@ def sampling_of(args, model):
     if args.guidance_interval:
         given["above"], given["below"] = args.guidance_interval
     how = Sampling(**given)
+    if how.above > how.below:
+        raise UsageError(
+            "argument --guidance-interval: must be LOW, then HIGH, got "
+            f"{how.above:g} {how.below:g}"
+        )
     if how.eta and how.sampler != "ddim":
         raise UsageError(f"argument --eta: {how.sampler} has none; use --sampler ddim")
     if how.sampler == "ddpm" and how.steps > model.n_steps:

@@ -106,21 +106,19 @@ def training_epochs(
     loaders,
     batch_loss,
     *,
-    num_epochs,
-    patience,
     device,
     model_save_root,
     summed=False,
     log_path=None,
     about=None,
     averaged=None,
-    check_every=CHECK_EVERY,
+    **stopping,
 ):
     """Yield an Epoch after each epoch: its best weights are saved, its row is logged.
 
     loaders: (training, validation); batch_loss(model, images, labels) -> scalar, a sum
     over the batch if `summed`; `averaged`: an AveragedModel, validated and saved in the
-    model's place.
+    model's place; stopping: `num_epochs`, `patience` and what else `fit` takes.
     """
     path = prepare_target(Path(model_save_root, weights_name(model.name)))
     judged = averaged.module if averaged else model
@@ -145,9 +143,7 @@ def training_epochs(
 
     model.to(device)
     write_row = csv_log(log_path)
-    for epoch in fit(
-        step, check, num_epochs=num_epochs, patience=patience, check_every=check_every
-    ):
+    for epoch in fit(step, check, **stopping):
         row.update(train_loss=epoch.train_loss, valid_loss=epoch.valid_loss)
         if epoch.is_best:
             save_checkpoint(path, judged, about, **row)
@@ -208,7 +204,7 @@ def validation_details(model, loader, device, seed=0):
     `model.details(images, labels)` returns names -> (B, ...), and `model.summary` of
     those of all photos names -> numbers.
     """
-    if not hasattr(model, "details"):
+    if not getattr(model, "details", None):
         return {}
     model.eval()
     with fixed_noise(seed):

@@ -105,7 +105,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         img_channels=3,
-        widths=(64, 128, 128),
+        widths=(96, 160, 160),
         blocks=1,
         species=3,
         condition=128,

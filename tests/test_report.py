@@ -1,0 +1,260 @@
+"""The report's prose comes from a template, and its every number from a file."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from diffusion import Diffuser
+from tests.conftest import PROJECT
+from tools.report import LINK, REPORT, TEMPLATE, main, remedy, report
+from utils.checkpoint import save_checkpoint
+from utils.cli import UserError
+from utils.template import PLACEHOLDER, Files
+
+MACHINE = {"processor": "Abacus", "cores": 2, "threads": 2, "torch": "2.14"}
+ALLOWED = (  # digits that are no results
+    r"https?://\S+",
+    r"\barXiv:\d{4}\.\d{4,5}\b",
+    r"\b(19|20)\d\d,",  # of a paper
+    r"\b(24 x 24|48 x 48|3 x 3|N\(0, I\)|M44|M50)(?!\w)",
+    r"diffusion_(16|48)\b",
+    r"\b(bfloat16|float32)\b",
+)
+
+
+def measured(frechet, images=2000, **more):
+    """A column of tools.evaluate."""
+    return {
+        "images": images,
+        "Frechet distance": [frechet, frechet - 0.25, frechet + 0.25],
+        "- to validation photos": [frechet + 1.0, frechet, frechet + 2.0],
+        "kernel distance": [0.0123456, 0.01, 0.02],
+        "precision": [0.75, 0.7, 0.8],
+        "recall": [0.5, 0.4, 0.6],
+        "copies by pixels": [0.0005, 0.0, 0.001],
+        "copies by features": [0.0, 0.0, 0.002],
+        "nearest by pixels": [6.5, 6.4, 6.6],
+        "nearest by features": [3.25, 3.2, 3.3],
+        "species named right": "no species was asked",
+        **more,
+    }
+
+
+def evaluation(name):
+    """What tools.evaluate tells of a model, made up."""
+    how = {"sampler": "dpm++3m", "steps": 16, "guidance": 1.5, "above": 0.2}
+    how |= {"evaluations": 32}
+    named = {"species named right": [0.9, 0.85, 0.95]}
+    held_out = {"- to validation photos": "they are these"}
+    held_out |= {"nearest by pixels": [6.25, 6.0, 6.5]}
+    return {
+        f"models/Best_{name}.pkl": measured(2.0, **how, **named),
+        "validation photos": measured(1.5, 465, **held_out, **named),
+        "our AE": measured(36.0),
+        "our VAE": measured(33.0),
+    }
+
+
+def point(sampler, steps, frechet, seconds):
+    """A point of tools.steps."""
+    interval = [frechet, frechet - 0.5, frechet + 0.5]
+    told = {"sampler": sampler, "steps": steps, "evaluations": steps}
+    return {**told, "seconds_per_image": seconds, "frechet": interval}
+
+
+def made_up():
+    """Name of a JSON file -> its content."""
+    points = [point("ddpm", 300, 4.0, 0.6), point("ddpm", 16, 40.0, 0.03)]
+    points += [point("heun", 8, 5.5, 0.02), point("ipndm", 8, 4.8, 0.016)]
+    points += [point("dpm++3m", 16, 4.1, 0.03), point("euler", 3, 50.0, 0.006)]
+    return {
+        "evaluate_diffusion": evaluation("diffusion"),
+        "evaluate_diffusion_16": evaluation("diffusion_16"),
+        "evaluate_diffusion_48": evaluation("diffusion_48"),
+        "seeds_diffusion": {
+            "rows": [
+                {"seed": 0, "seconds": 600, "frechet": [2.0, 1.9, 2.1], "vae": 33.0},
+                {"seed": 1, "seconds": 540, "frechet": [1.5, 1.4, 1.6], "vae": 36.0},
+            ]
+        },
+        "steps_diffusion": {"facts": {"machine": MACHINE}, "points": points},
+        "reflow_diffusion": {
+            "reflow": {"pairs": 20000},
+            "data": {"count": 7},
+            "before": [point("flow", 1, 170.0, 0.002)],
+            "after": [point("flow", 1, 14.0, 0.002)],
+        },
+        "throughput_diffusion": {
+            "machine": MACHINE,
+            "settings": {"batch_size": 64},
+            "seconds_per_step": 0.3125,
+            "photos_per_second": 204.8,
+            "operations_per_photo": 1.5e9,
+            "teraflops": 0.307,
+            "plain_convolution_teraflops": {"bf16": 3.3, "fp32": 0.44},
+            "shares": {"activation": 0.25, "rest": 0.75},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder of all that the report is made of, small and made up."""
+    root = tmp_path_factory.mktemp("project")
+    for folder in ("log", "models", "vis", "docs"):
+        (root / folder).mkdir()
+    for name, content in made_up().items():
+        (root / "log" / f"{name}.json").write_text(json.dumps(content))
+    text = "epoch,train_per_photo,valid_per_photo,seconds\n0,0.5,0.6,30\n1,0.25,,60.5\n"
+    for name in ("diffusion", "diffusion_16", "diffusion_48"):
+        (root / "log" / f"{name}.csv").write_text(text)
+    settings = {"lr": 0.002, "widths": (16,), "beta": 1.0, "ema": 0.998}
+    data = {"count": 2321, "classes": ["astilbe", "bellflower"]}
+    about = {"settings": settings, "data": data, "seed": 0}
+    for name in ("diffusion", "diffusion_16"):
+        model = Diffuser(2, name=name, widths=(16,))
+        save_checkpoint(root / "models" / f"Best_{name}.pkl", model, about)
+    for name in LINK.findall(TEMPLATE.read_text("utf-8")):
+        (root / name).touch()
+    return root
+
+
+def told(root):
+    """The whole report, by the files below root."""
+    return report(TEMPLATE.read_text("utf-8"), Files(root, remedy))
+
+
+def cells(text, start):
+    """Cells of the table row that starts so."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+# The report that is committed ----------------------------------------------------
+
+
+def test_the_committed_report_is_what_committed_files_say():
+    """A number that was changed by hand, or is of an older log, fails here."""
+    path = PROJECT / REPORT
+    assert path.is_file(), f"{REPORT} is not there; {remedy(REPORT)}"
+    files = Files(PROJECT, remedy)
+    text = report(TEMPLATE.read_text("utf-8"), files)
+    assert path.read_text("utf-8").splitlines() == text.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode == 0:
+        used = {REPORT, *files.contents, *LINK.findall(text)}
+        assert sorted(used - set(listed.stdout.splitlines())) == []
+
+
+def typed_numbers(template):
+    """Return the lines of its prose that hold a number which is no name."""
+    prose = PLACEHOLDER.sub("", template)
+    for pattern in (LINK.pattern, *ALLOWED):
+        prose = re.sub(pattern, "", prose)
+    return [line for line in prose.splitlines() if re.search(r"\d", line)]
+
+
+def test_the_prose_holds_no_number():
+    """But for names, sizes and references: all others must come from files."""
+    template = TEMPLATE.read_text("utf-8")
+    assert typed_numbers(template) == []
+    planted = "The distance at 24 x 24 is 2.1, in 2020."
+    assert typed_numbers(f"{template}\n{planted}\n") != []
+
+
+# What the command writes ---------------------------------------------------------
+
+
+def test_tables_tell_what_files_hold(finished):
+    """Rounded to three digits; quotients as worked out by hand."""
+    text = told(finished)
+    assert "{{" not in text and "nan" not in text
+    by_three = text.split("## How near")[1].split("## Samplers")[0]
+    assert cells(by_three, "VAE of part 3") == [
+        "2,000",
+        "33.0 [32.8, 33.2]",
+        "16.5",
+        "34.0 [33.0, 35.0]",
+        "0.0123 [0.0100, 0.0200]",
+    ]
+    assert "is\n16.5\ntimes that of this model's" in text
+    copies = text.split("## Memorisation")[1]
+    assert cells(copies, "this model")[0] == "0.05 % [0.00, 0.10]"
+    near = text.split("## By species")[1].split("## Flow")[0]
+    assert cells(near, "this model")[0] == "90.0 % [85.0, 95.0]"
+    assert cells(near, "VAE of part 3")[0] == "-"
+    assert cells(text, "widths") == ["16", "16"] and cells(text, "ema")[0] == "0.998"
+    assert "| beta |" not in text  # a setting of other models
+    assert cells(text, "rest") == ["75.0 %"] and "Abacus; 2 cores" in text
+    assert "2 epochs took\n1.5 min" in text and "loss was 0.250" in text
+    assert "\n41.0 photos\nper second" in text  # 2 x (2321 - 465) / 90.5 s
+    assert "is\n104.0 %\nof the validation photos' by pixels" in text
+    assert "20,000 pairs" in text and "1,500 million operations" in text
+    guided = "guidance 1.5 at noise levels from 0.2 to the highest; 32 evaluations"
+    assert f"dpm++3m, 16 steps, {guided}" in text
+
+
+def test_the_best_sampler_within_some_evaluations_is_compared_with_the_chain(finished):
+    text = told(finished)
+    assert cells(text, "at most 4")[:3] == ["euler", "3", "3"]
+    assert cells(text, "at most 8")[0] == "ipndm"  # nearer than heun's 5.5
+    expected = ["dpm++3m", "16", "16", "4.10 [3.60, 4.60]", "+2.5 %", "30.0", "20.0"]
+    assert cells(text, "at most 16") == expected
+    assert cells(text, "at most 40") == expected  # nothing better in more
+    assert cells(text, "the whole chain")[-3:] == ["+0.0 %", "600", "1.0"]
+
+
+def test_several_trainings_end_in_their_least_and_most(finished):
+    text = told(finished)
+    assert cells(text, "1") == ["9.00", "1.50 [1.40, 1.60]", "36.0", "24.0"]
+    expected = ["9.00 to 10.0", "1.50 to 2.00", "33.0 to 36.0", "16.5 to 24.0"]
+    assert cells(text, "all") == expected
+
+
+def test_a_change_of_a_file_or_of_the_report_is_caught(finished, capsys):
+    """The first line that differs is named; nothing is written by --check."""
+    out, path = ["--out", str(finished)], finished / REPORT
+    main(out)
+    main([*out, "--check"])
+    whole = path.read_text("utf-8")
+    assert whole == told(finished)
+    path.write_text(
+        whole.replace("| at most 16 | dpm++3m | 16 |", "| at most 16 | dpm++3m | 15 |")
+    )
+    with pytest.raises(UserError, match=r"line \d+ is '\| at most 16 .* 15 \|.*files"):
+        main([*out, "--check"])
+    path.write_text(whole + "One more.\n")
+    with pytest.raises(UserError, match=r"\d+ lines, and \d+ are due; make it: python"):
+        main([*out, "--check"])
+    main(out)
+    log = finished / "log" / "diffusion.csv"
+    before = log.read_text()
+    log.write_text(before.replace("60.5", "70.5"))
+    with pytest.raises(UserError, match=r"is '1.5 min.*files say '1.7 min"):
+        main([*out, "--check"])
+    log.write_text(before)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{REPORT} is not there; make it: python"):
+        main([*out, "--check"])
+    assert capsys.readouterr().out == ""
+
+
+def test_each_missing_file_is_named_with_the_command_that_makes_it(finished):
+    """In a line; the command is one of this project's."""
+    files = Files(finished, remedy)
+    text = report(TEMPLATE.read_text("utf-8"), files)
+    for name in {*files.contents, *LINK.findall(text)}:
+        (finished / name).rename(finished / "away")
+        with pytest.raises(UserError) as caught:
+            told(finished)
+        message = str(caught.value)
+        assert f"{name} is not there; make it: " in message and "\n" not in message
+        for command in re.findall(r"python (?:-m )?(tools\.\w+|\w+\.py)", message):
+            stem = command.removesuffix(".py").replace(".", "/")
+            assert (PROJECT / f"{stem}.py").is_file(), command
+        (finished / "away").rename(finished / name)
+    assert remedy("log/other.json").startswith("name another")
