@@ -148,3 +148,19 @@ def test_another_optimizer_needs_a_rate(tmp_path):
     line = error_line(result.err, "diffusion.py")
     assert result.code == 2 and "'sgd' was not measured for diffusion" in line
     assert "--lr" in line and not files_below(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--budget", "1m", "--epochs", "3"], "--budget: it sets the epochs"),
+        (["--density", "kit", "--level-mean", "1"], "--level-mean: the kit density"),
+        (["--density", "cosine", "--level-deviation", "1"], "--level-deviation: the"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(tmp_path, flags, words):
+    """P25: by name, before anything is made."""
+    result = command("diffusion.py", *flags, "--out", tmp_path / "out")
+    assert result.code == 2 and result.out == ""
+    assert words in error_line(result.err, "diffusion.py")
+    assert not (tmp_path / "out").exists()

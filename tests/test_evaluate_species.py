@@ -70,15 +70,16 @@ def test_species_named_right_go_by_the_extractors_names(
     """The share of images whose species it names as asked; of photos, as they are."""
     monkeypatch.setattr(features, "find_extractor", lambda name: Namer())
     path = save_small(tmp_path / "x.pkl")
-    flags = "--steps", "2", "--count", "300", "--species"
+    flags = ["--sampler", "heun", "--steps", "2", "--guidance", "1"]
+    flags += ["--count", "300", "--species"]
     for names, share in ((["calendula"], 1), (["astilbe"], 0)):
         found = measured(place, capsys, path, *flags, *names)
         assert found[str(path)]["species named right"][0] == share
     found = measured(place, capsys, path, *flags, "astilbe", "calendula")
     assert found[str(path)]["species named right"][0] == 0.5
     drawn = {name: found[str(path)][name] for name in ("sampler", "steps", "guidance")}
-    assert drawn == {"sampler": "dpm++3m", "steps": 2, "guidance": 1.0}
-    assert found[str(path)]["evaluations"] == 2  # counted
+    assert drawn == {"sampler": "heun", "steps": 2, "guidance": 1.0}
+    assert found[str(path)]["evaluations"] == 3  # counted: one in the last step
     _, validation = create_flower_dataloaders(16, place / "photos", 8, 8)
     labels = validation.dataset.labels.tolist()
     told = found["validation photos"]["species named right"][0]
@@ -99,8 +100,9 @@ def test_how_images_were_drawn_is_told(tmp_path):
     """Guidance evaluates the network twice where it acts; an array was not drawn."""
     path = save_small(tmp_path / "x.pkl")
     flags = ["--sampler", "euler", "--steps", "3", "--guidance", "2"]
-    for more, evaluations in (([], 6), (["--guidance-interval", "1", "1e5"], 5)):
-        args = evaluate.parse([str(path), *flags, *more])
+    for low, evaluations in (("0", 6), ("1", 5)):
+        interval = "--guidance-interval", low, "1e5"
+        args = evaluate.parse([str(path), *flags, *interval])
         told = evaluate.how_drawn(path, args)
         assert (told["guidance"], told["evaluations"]) == (2, evaluations)
         assert json.dumps(told, allow_nan=False)

@@ -114,13 +114,16 @@ def test_flags_change_what_is_drawn(weights, tmp_path):
     """Each of them; defaults spelled out change nothing."""
     few = ("--count", "2", "--species", "astilbe")
     plain = array(weights, tmp_path, *few)
-    same = ["--sampler", "dpm++3m", "--steps", "16", "--guidance", "1"]
+    default = Sampling()
+    same = ["--sampler", default.sampler, "--steps", default.steps]
+    same += ["--guidance", default.guidance]
     assert np.array_equal(array(weights, tmp_path, *few, *same), plain)
     seen = {plain.tobytes()}
     for flags in (
-        ["--guidance", "2"],
+        ["--guidance", "1"],
+        ["--guidance", "3"],
         ["--guidance", "0"],
-        ["--guidance", "2", "--guidance-interval", "0", "5"],
+        ["--guidance", "3", "--guidance-interval", "1", "5"],
         ["--steps", "5"],
         ["--sampler", "ddim"],
         ["--sampler", "ddim", "--eta", "0.5"],
@@ -128,7 +131,7 @@ def test_flags_change_what_is_drawn(weights, tmp_path):
         ["--species", "bellflower"],
     ):
         seen.add(array(weights, tmp_path, *few, *flags).tobytes())
-    assert len(seen) == 9
+    assert len(seen) == 10
 
 
 def test_weights_without_a_description_draw_as_the_kit_would(tmp_path, monkeypatch):

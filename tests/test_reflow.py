@@ -23,11 +23,14 @@ from utils.reflow import (
     species_to_learn,
     straight_loss,
 )
-from utils.sampling import HIGHEST, Sampling, sampled_states
+from utils.sampling import HIGHEST, LOWEST, Sampling, levels_for, sampled_states
 from VarAutoencoder import VarAutoencoder
 
 VARIANCE = 0.25  # of the Gaussian whose flow is known
-SHRUNK = (VARIANCE / (VARIANCE + HIGHEST**2)) ** 0.5  # image over start of its flow
+# Image over start of its flow, whose last step, from LOWEST, takes the estimate.
+SHRUNK = ((VARIANCE + LOWEST**2) / (VARIANCE + HIGHEST**2)) ** 0.5
+SHRUNK *= VARIANCE / (VARIANCE + LOWEST**2)
+PLAIN = Sampling(guidance=1.0)
 ABOUT = {
     "settings": {"image_size": 8, "widths": (16, 32), "ema": 0.9},
     "species_shares": [0.5, 0.3, 0.2],
@@ -70,7 +73,7 @@ class Straight(nn.Module):
 def pairs():
     """Of the Gaussian's flow, by 100 steps."""
     torch.manual_seed(0)
-    how = Sampling("dpm++3m", 100)
+    how = PLAIN._replace(steps=100)
     return drawn_pairs(Gaussian(), how, torch.zeros(300, dtype=torch.int64), 8)
 
 
@@ -113,7 +116,7 @@ def test_pairs_belong_to_their_species():
             return species.view(-1, 1, 1, 1).expand_as(x).float() / 4
 
     species = torch.arange(600) % 4
-    images = drawn_pairs(Photos(), Sampling(), species, 2)[:, 1]
+    images = drawn_pairs(Photos(), PLAIN, species, 2)[:, 1]
     expected = species.view(-1, 1, 1, 1) / 4
     torch.testing.assert_close(images, expected.expand_as(images), atol=1e-4, rtol=0)
 
@@ -198,9 +201,9 @@ def test_the_new_weights_draw_in_two_steps(done, tmp_path):
     assert about["reflow"]["pairs"] == 160 and about["reflow"]["guidance"] == 2
     assert about["settings"]["epochs"] == 4 and about["settings"]["ema"] == 0.9
     assert about["species_shares"] == ABOUT["species_shares"]
-    few = ["--sampler", "flow", "--steps", "2", "--count", "4", "--model", "diffusion"]
-    line = [*few, "--weights", str(path), "--out", str(tmp_path)]
-    random_generation.main(line)
+    line = ["--model", "diffusion", "--weights", str(path), "--out", str(tmp_path)]
+    few = ["--sampler", "flow", "--steps", "2", "--guidance", "1", "--count", "4"]
+    random_generation.main([*line, *few])
     assert (tmp_path / "vis" / "random_images_diffusion.png").is_file()
 
 
@@ -211,10 +214,11 @@ def test_validation_is_by_pairs_that_are_held_out_and_falls(done):
 
 
 def test_distances_before_and_after_are_told(done):
-    """Of 1, 2 and 4 evaluations, and of the pairs' sampler: twice, where guided."""
+    """Of 1, 2 and 4 evaluations, and of the pairs' sampler: 2 where it was guided."""
     found = json.loads((done / "log" / "reflow_diffusion.json").read_text())
-    full = Sampling().steps
-    for name, last in (("before", 2 * full), ("after", full)):
+    levels = levels_for(None, PLAIN)[:-1]
+    guided = sum(PLAIN.above <= level <= PLAIN.below for level in levels)
+    for name, last in (("before", len(levels) + guided), ("after", len(levels))):
         assert [point["evaluations"] for point in found[name]] == [1, 2, 4, last]
         assert all(p["frechet"][1] < p["frechet"][2] for p in found[name])
     assert found["reflow"]["weights"]["model"] == "diffusion"

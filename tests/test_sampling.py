@@ -54,7 +54,7 @@ def test_the_ideal_denoiser_of_a_few_photos_samples_them(sampler, objective):
     """Each sample is near one of them, and each of them is found, as often."""
     model = knowing(small(objective=objective, img_channels=1), PHOTOS)
     torch.manual_seed(0)
-    images, _ = sampled(model, torch.randn(400, 1, 1, 2), Sampling(sampler, 80))
+    images, _ = sampled(model, torch.randn(400, 1, 1, 2), Sampling(sampler, 160))
     far = torch.cdist(images.flatten(1), (PHOTOS.flatten(1) + 1) / 2)
     nearest = far.min(dim=1)
     assert nearest.values.max() < 0.02
@@ -82,7 +82,7 @@ def test_objectives_that_agree_sample_the_same(sampler):
 def test_guidance_is_a_line_through_both_estimates(scale):
     """R15: u + s (c - u); 1 is plain conditional, and evaluated once."""
     x, level, species = torch.randn(3, 1, 2, 2), 0.7, torch.tensor([0, 1, 2])
-    guided = Guided(stand_in(), Sampling(guidance=scale), species)
+    guided = Guided(stand_in(), Sampling(guidance=scale, above=0.0), species)
     levels = torch.full((3,), level)
     c, u = by_species(x, levels, species), by_species(x, levels, None)
     torch.testing.assert_close(guided(x, level), u + scale * (c - u))
@@ -112,7 +112,7 @@ def test_without_species_there_is_no_guidance():
 @every_sampler
 def test_the_ancestral_chain_alone_is_clipped(sampler):
     """After guidance, as in the authors' code."""
-    how = Sampling(sampler, guidance=3.0)
+    how = Sampling(sampler, guidance=3.0, above=0.0)
     image = Guided(stand_in(), how, torch.tensor([2]))(torch.zeros(1, 1, 1, 1), 1.0)
     assert image.item() == pytest.approx(1 if sampler == "ddpm" else -0.6 + 3 * 0.9)
 
@@ -214,7 +214,8 @@ def test_batches_are_of_one_count_and_size(monkeypatch):
     """Species stay with their images: each is its own estimate at the last level."""
     monkeypatch.setattr("utils.sampling.BATCH", 4)
     species = torch.arange(10) % 3
-    batches = sampled_batches(stand_in(), Sampling("dpm++2m", 1), species, 10, 2)
+    how = Sampling("dpm++2m", 1, guidance=1.0)
+    batches = sampled_batches(stand_in(), how, species, 10, 2)
     torch.manual_seed(0)
     batches = list(batches)
     assert [len(batch) for batch in batches] == [4, 4, 2]
@@ -227,6 +228,14 @@ def test_batches_are_of_one_count_and_size(monkeypatch):
 
 
 # The command line's part -------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_default_evaluates_at_most_forty_times(named):
+    """Guidance counted, and none where no species is known."""
+    species = torch.tensor([1, 2]) if named else None
+    _, evaluations = sampled(stand_in(), torch.randn(2, 1, 1, 1), Sampling(), species)
+    assert evaluations <= (40 if named else 20)
 
 
 def test_what_is_not_said_is_the_default():

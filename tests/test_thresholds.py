@@ -4,13 +4,14 @@ Run with `pytest -m thresholds -s`; it trains every model anew, which takes abou
 hour on two cores. Needs FLOWERS_PHOTOS.
 """
 
+import json
 import time
 
 import pytest
 import torch
 
 from diffusion import Diffuser
-from tests.conftest import run_command
+from tests.conftest import PROJECT, run_command
 from utils.checkpoint import load_checkpoint
 from utils.data_processor import create_flower_dataloaders
 
@@ -75,7 +76,7 @@ def test_vae(tmp_path, real_photos, seed):
 
 @seeds
 def test_diffusion(tmp_path, real_photos, seed):
-    """M38-M41: under 30 minutes; the samples have the photos' colours and contrast."""
+    """M38-M43: ten minutes, a sixteenth of the VAE's distance; colours and contrast."""
     start = time.perf_counter()
     done = run_command(
         "diffusion.py",
@@ -87,14 +88,39 @@ def test_diffusion(tmp_path, real_photos, seed):
         tmp_path,
         timeout=1800,
     )
+    weights = tmp_path / "models" / "Best_diffusion.pkl"
     minutes = (time.perf_counter() - start) / 60
     assert done.returncode == 0, done.stderr
     (tmp_path / "log" / "train.out").write_text(done.stdout)
-    samples = draw_samples(tmp_path / "models" / "Best_diffusion.pkl", 200)
-    facts = compare(samples, photos_of(real_photos))
+    facts = compare(draw_samples(weights, 200), photos_of(real_photos))
+    facts["distances"] = ours, vaes = distances(real_photos, weights)
     print(f"diffusion seed {seed}: {minutes:.1f} min, {facts}")
-    assert minutes < 30 and facts["colour"] < 0.1 and facts["contrast"] >= 0.7
+    assert minutes < 10 and ours < vaes / 16
+    assert facts["colour"] < 0.1 and facts["contrast"] >= 0.7
     assert facts["saturated"] < 0.05
+
+
+def test_diffusion_in_four_minutes(tmp_path, real_photos):
+    """A twelfth of the VAE's distance."""
+    limits = "--budget", "4m", "--data", real_photos, "--out", tmp_path
+    start = time.perf_counter()
+    done = run_command("diffusion.py", *limits, timeout=1800)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    weights = tmp_path / "models" / "Best_diffusion.pkl"
+    ours, vaes = distances(real_photos, weights)
+    print(f"diffusion, 4 minutes: {seconds:.0f} s, {ours} against {vaes}")
+    assert seconds < 260 and ours < vaes / 12
+
+
+def distances(photos, *weights):
+    """Frechet distances to all photos: by weights, and by the committed VAE."""
+    paths = *weights, PROJECT / "models" / "Best_VAE.pth"
+    flags = "--frechet", "--json", "--data", photos
+    done = run_command("tools.evaluate", *paths, *flags, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return [found[str(path)]["Frechet distance"][0] for path in paths]
 
 
 def draw_samples(path, count):

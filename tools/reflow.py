@@ -1,14 +1,15 @@
 """Straighten a diffusion model's ways, so that 1 to 4 evaluations make an image.
 
 python -m tools.reflow
-python random_generation.py --model diffusion --sampler flow --steps 2 --weights FILE
+python random_generation.py --model diffusion --weights models/Best_diffusion_reflow.pkl
+    --sampler flow --steps 2 --guidance 1
 
-FILE: models/Best_diffusion_reflow.pkl. One round of reflow: the model draws images from
-noise, as well as it can, and a copy of it is trained on the straight lines between the
-two. --guidance is then part of its images, and is not to be given again. The last tenth
-of the pairs validates. Also written: log/diffusion_reflow.csv and, without and with
-training in few evaluations, vis/reflow_diffusion.png; with --frechet the distances of
---count such images to the photos, log/reflow_diffusion.json.
+One round of reflow: the model draws images from noise, as well as it can, and a copy of
+it is trained on the straight lines between the two. Guidance is then part of its images
+and needs no second evaluation. The last tenth of the pairs validates. Also written are
+log/diffusion_reflow.csv and vis/reflow_diffusion.png, images of few evaluations before
+and after; with --frechet, log/reflow_diffusion.json, how near the photos --count of
+them are.
 """
 
 import json

@@ -38,8 +38,10 @@ MADE_BY = {  # pattern of a file's name, the first that fits -> what makes it
     r"log/evaluate_(\w+)\.json": "python -m tools.evaluate models/Best_{0}.pkl --json "
     "> log/evaluate_{0}.json",
     r"log/throughput_(\w+)\.json": "python -m tools.bench --model {0}",
-    r"log/seeds_(\w+)\.json": "three trainings by diffusion.py --seed, each measured "
-    "by tools.evaluate --frechet",
+    r"log/seeds_(\w+)\.json": "python -m tools.evaluate models/Best_{0}.pkl "
+    "seed_1/models/Best_{0}.pkl seed_2/models/Best_{0}.pkl models/Best_VAE.pth "
+    "--frechet --json > log/seeds_{0}.json, after python diffusion.py --seed 1 --out "
+    "seed_1, and the same for 2",
     r"(?:log|vis)/steps_diffusion\.\w+": "python -m tools.steps",
     r"(?:log|vis)/reflow_diffusion\.\w+": "python -m tools.reflow --frechet",
     r"vis/memorisation_(\w+)\.png": "python -m tools.memorisation --model {0}",
@@ -198,20 +200,17 @@ def is_points(value):
 
 
 def seeds(found):
-    """Distances of several trainings, and the least and most of them."""
-    rows = []
-    for row in found["rows"]:
-        times = number(row["vae"]) / number(row["frechet"])
-        cells = rounded(row["seconds"] / 60), plain(row["frechet"]), plain(row["vae"])
-        rows.append([str(row["seed"]), *cells, f"{times:.1f}"])
-    values = (
-        [row["seconds"] / 60 for row in found["rows"]],
-        *([number(row[key]) for row in found["rows"]] for key in ("frechet", "vae")),
-        [number(row["vae"]) / number(row["frechet"]) for row in found["rows"]],
-    )
-    ends = [f"{rounded(min(some))} to {rounded(max(some))}" for some in values]
-    head = ["seed", "minutes", "Frechet distance", "the VAE's", "times smaller"]
-    return markdown(head, [*rows, ["all", *ends]])
+    """Distances of several trainings; the last set is the VAE's samples."""
+    vae = number(list(found.values())[-1]["Frechet distance"])
+    columns = {
+        "Frechet distance": ("Frechet distance", plain),
+        "to validation photos": ("- to validation photos", plain),
+        "times nearer than the last": (
+            "Frechet distance",
+            lambda f: f"{vae / number(f):.1f}",
+        ),
+    }
+    return measures(found, columns)
 
 
 def shares(found):

@@ -185,10 +185,8 @@ def save_steps(curves, reference, path, title):
         axes.set_xticks(ticks, map(str, ticks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3, which="both")
-    for place in (
-        sides[0].yaxis.set_major_formatter,
-        sides[0].yaxis.set_minor_formatter,
-    ):
-        place(LogFormatter())  # 20, not 2 x 10^1
+    distance = sides[0].yaxis
+    distance.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
+    distance.set_minor_formatter(LogFormatter())
     figure.legend(*sides[0].get_legend_handles_labels(), loc="outside right center")
     save(figure, path)

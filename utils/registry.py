@@ -94,6 +94,8 @@ def settings_for(args, model):
     rows = PRESETS[model]
     flags = {field.name: getattr(args, field.name, None) for field in fields(rows[0])}
     given = {name: value for name, value in flags.items() if value is not None}
+    if getattr(args, "budget", None) and "epochs" in given:
+        raise UsageError("argument --budget: it sets the epochs; leave --epochs away")
     optimizer = given.get("optimizer", rows[0].optimizer)
     for row in rows:
         if row.optimizer == optimizer:
@@ -108,11 +110,23 @@ def settings_for(args, model):
 
 def checked(settings, given):
     """Return the settings, or refuse a flag that would do nothing."""
-    if "warm_up" in given and settings.scheduler != "onecycle":
-        raise UsageError(
-            f"argument --warm-up: the {settings.scheduler} rate does not rise; "
-            "use it with --scheduler onecycle"
-        )
+    density = getattr(settings, "density", None)
+    for names, does_nothing, why in (
+        (
+            ("warm_up",),
+            settings.scheduler != "onecycle",
+            f"the {settings.scheduler} rate does not rise; "
+            "use it with --scheduler onecycle",
+        ),
+        (
+            ("level_mean", "level_deviation"),
+            density != "lognormal",
+            f"the {density} density has none; use it with --density lognormal",
+        ),
+    ):
+        for name in names:
+            if name in given and does_nothing:
+                raise UsageError(f"argument --{name.replace('_', '-')}: {why}")
     return settings
 
 
