@@ -27,43 +27,33 @@ def whole_number(low, high):
     return parse
 
 
-def positive_number(text):
-    """A finite number above 0 (plain `float` accepts nan, -1 and 1e999)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a finite number > 0, got {text!r}")
-    return value
+def number(words, holds):
+    """Return an argparse type: a finite number for which `holds`, told in `words`.
 
-
-def number_from_zero(below):
-    """Return an argparse type: a finite number from 0 to below a bound."""
+    Plain `float` accepts nan and 1e999.
+    """
 
     def parse(text):
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not 0 <= value < below:
-            raise argparse.ArgumentTypeError(
-                f"must be a number from 0 to below {below:g}, got {text!r}"
-            )
+        if not (math.isfinite(value) and holds(value)):
+            raise argparse.ArgumentTypeError(f"must be {words}, got {text!r}")
         return value
 
     return parse
 
 
-def share(text):
-    """A number from 0 to 1, both included."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return value
+finite_number = number("a finite number", lambda value: True)
+positive_number = number("a finite number > 0", lambda value: value > 0)
+share = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def number_from_zero(below):
+    """Return an argparse type: a number from 0 to below a bound."""
+    words = f"a number from 0 to below {below:g}"
+    return number(words, lambda value: 0 <= value < below)
 
 
 def positive_or_optimal(text):
@@ -80,17 +70,6 @@ def duration(text):
             f"must be a time such as 90s, 10m or 1h, got {text!r}"
         )
     return seconds
-
-
-def finite_number(text):
-    """Any finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
-    return value
 
 
 def channel_counts(text):
