@@ -237,7 +237,6 @@ def draw_results(model, out, seed):
     name = model.name
     weights, about = load_checkpoint(out / "models" / weights_name(name))
     model.load_state_dict(weights, strict=True)
-    about["epoch"] += 1  # this command's log counts from 1
     path, title = out / "vis" / f"random_images_{name}", caption(name, "samples", about)
     draw(model, about, seed, path, title)
     title = caption(name, model.objective, about)

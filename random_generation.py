@@ -60,6 +60,7 @@ def decode(args, model, about, weights):
     import torch
 
     from utils.arrays import save_images
+    from utils.checkpoint import prepare_folder
     from utils.figures import caption, save_grid
     from utils.priors import load_prior
 
@@ -69,6 +70,7 @@ def decode(args, model, about, weights):
         size = model.args["img_height"], model.args["img_width"]
         save_images(args.save, batches, (args.count, *size, 3))
         return
+    prepare_folder(args.out / "vis")
     save_grid(
         torch.cat(list(batches)),
         args.out / "vis" / f"random_images_{args.model}.png",
@@ -81,6 +83,7 @@ def denoise(args, model, about, _weights):
     """Draw noise, and save what the diffusion model makes of it."""
     from diffusion import visualize_sampling
     from utils.arrays import save_images
+    from utils.checkpoint import prepare_folder
     from utils.figures import caption
     from utils.sampling import chosen_species, sampled_batches, sampling_of
 
@@ -98,6 +101,7 @@ def denoise(args, model, about, _weights):
     title = caption(args.model, ", ".join(words), about)
     shape = (args.count, 3, size, size)
     path = args.out / "vis" / name
+    prepare_folder(path.parent)
     visualize_sampling(model, shape, how.steps, path, title, how, species)
 
 
@@ -106,14 +110,12 @@ def main(argv=None):
 
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
-    from utils.checkpoint import find_weights, prepare_folder
+    from utils.checkpoint import find_weights
     from utils.runtime import set_seeds
 
     set_seeds(args.seed)
     weights = args.weights or find_weights(PROJECT, args.model)
     model, about = load_model(args.model, weights)
-    if not args.save:
-        prepare_folder(args.out / "vis")
     way = denoise if args.model in DIFFUSIONS else decode
     way(args, model, about, weights)
 

@@ -8,7 +8,7 @@ import torch
 from tests.diffusion_kit import knowing, small
 from utils.editing import ROUNDS, arcs, filled, redrawn
 from utils.samplers import SAMPLERS
-from utils.sampling import Sampling, levels_for, sampled
+from utils.sampling import HIGHEST, Sampling, levels_for, sampled
 
 HOW = Sampling(steps=12)
 PHOTOS = torch.tensor(  # two of four pixels, in [-1, 1]
@@ -108,7 +108,7 @@ def test_the_sampler_sets_in_at_the_strength(strength):
         mixed = (1 - strength) * 0.8 + strength
         assert (x / (1 + level)).item() == pytest.approx(mixed, rel=1e-5)
     else:
-        assert level == pytest.approx(40)
+        assert level == pytest.approx(HIGHEST)
     fallen = [now for now, _ in seen]
     assert fallen == sorted(set(fallen), reverse=True)
 

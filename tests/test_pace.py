@@ -10,7 +10,7 @@ import torch
 
 import diffusion
 from tests.diffusion_kit import small
-from tests.test_commands import command, error_line, files_below, train
+from tests.test_commands import command, error_line, files_below
 from tests.test_train import rows_of
 from utils import pace
 from utils.checkpoint import load_checkpoint
@@ -133,10 +133,17 @@ def test_epochs_of_a_budget_are_counted_on_a_copy(photo_folder, monkeypatch):
 # The command -------------------------------------------------------------------
 
 
+def budgeted(out, photos, budget):
+    """Train on 8 x 8 pixels for a time."""
+    small = ("--image-size", "8", "--widths", "16,32", "--device", "cpu")
+    where = ("--data", photos, "--out", out)
+    return command("diffusion.py", *small, *where, "--budget", budget)
+
+
 def test_a_budget_trains_as_long_as_it_says(tmp_path, photo_folder, monkeypatch):
     """Its number of epochs is known from the start: the rate ends near zero with it."""
     monkeypatch.setattr("diffusion.PICTURE_EVERY", 10**6)
-    result = train("diffusion", tmp_path, photo_folder, "--budget", "2s")
+    result = budgeted(tmp_path, photo_folder, "2s")
     assert (result.code, result.err) == (0, "")
     _, about = load_checkpoint(tmp_path / "models" / "Best_diffusion.pkl")
     epochs = about["settings"]["epochs"]
@@ -151,7 +158,7 @@ def test_a_budget_trains_as_long_as_it_says(tmp_path, photo_folder, monkeypatch)
 def test_a_budget_that_is_too_short_is_refused(tmp_path, photo_folder):
     """P25: exit 1, before an epoch; what is left and what one takes are named."""
     out = tmp_path / "out"
-    result = train("diffusion", out, photo_folder, "--budget", "0.001s")
+    result = budgeted(out, photo_folder, "0.001s")
     line = error_line(result.err, "diffusion.py")
     assert result.code == 1 and "Epoch" not in result.out
     assert "--budget leaves 0 s" in line and "give more" in line

@@ -104,9 +104,8 @@ def caption(name, what, about):
         data = about["data"]
         words.append(f"data: {data['count']} {data['source']}")
     if "epoch" in about:
-        words.append(
-            f"epoch {about['epoch']}, validation loss {about['valid_loss']:.4g}"
-        )
+        epoch = about["epoch"] + name.startswith("diffusion")  # whose log counts from 1
+        words.append(f"epoch {epoch}, validation loss {about['valid_loss']:.4g}")
     return ", ".join(words)
 
 

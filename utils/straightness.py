@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 
 from utils.samplers import dpm_solver_3m
-from utils.sampling import HIGHEST, LOWEST
+from utils.sampling import HIGHEST
 
 STEPS = 64  # evaluations of a way, at even times
+FINEST = 0.01  # noise level to which ways are followed, finer than for samples
 
 
 class Ways(NamedTuple):
@@ -30,7 +31,7 @@ def ways(denoise, noise, steps=STEPS):
     denoise(x, level: float) estimates the image in x. Beyond the highest level and the
     lowest the ways go straight on.
     """
-    ends = [level / (1 + level) for level in (HIGHEST, LOWEST)]
+    ends = [level / (1 + level) for level in (HIGHEST, FINEST)]
     times = torch.linspace(*ends, steps, dtype=torch.float64)
     levels = [*(times / (1 - times)).tolist(), 0.0]
     points, velocities = [], []
