@@ -12,6 +12,7 @@ from MLPAutoencoder import MLPAutoencoder
 from tests.conftest import PROJECT
 from utils.checkpoint import find_weights, load_checkpoint
 from utils.data_processor import split_indices
+from utils.drawn_flowers import SPECIES
 from utils.features import load_features
 from utils.priors import load_prior
 from utils.registry import load_model, models
@@ -33,6 +34,13 @@ PICTURES = [  # M13, M26, M28, M34, M35, M41, M48
     *(f"random_images_{name}" for name in ("AE", "VAE", "diffusion")),
     *(f"loss_{name}" for name in ("MLPAE", "AE", "VAE", "diffusion")),
     *(f"latent_{name}" for name in ("MLPAE", "AE", "VAE")),
+    *(  # M44, M50
+        f"{what}_diffusion"
+        for what in (
+            *("denoise", "species", "guidance", "interpolation", "inpaint"),
+            *("straightness", "steps", "reflow", "memorisation"),
+        )
+    ),
 ]
 
 
@@ -57,6 +65,30 @@ def test_weights_load_in_the_kits_way(file):
     assert (about["model"], about["data"]["source"]) == (name, "photos")
     assert about["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
     assert about["data"]["count"] == 2321 and len(split_indices(2321)[0]) == 1856
+
+
+def test_the_whole_chain_of_the_diffusion_gives_flowers():
+    """M41: a classifier of sixteen species names one of the three, unlike for noise."""
+    model, features = (
+        Diffuser(n_steps=300),
+        load_features(PROJECT / "models" / "features.pt"),
+    )
+    weights = torch.load(find_weights(PROJECT, "diffusion"), weights_only=True)
+    model.load_state_dict(weights, strict=True)
+    torch.manual_seed(0)
+    x = model.sample((24, 3, 24, 24), 300)[-1]
+
+    def share_of_flowers(images):
+        with torch.no_grad():
+            found = features.classify(images.clamp(0, 1)).argmax(dim=1).tolist()
+        return sum(features.classes[i] in SPECIES for i in found) / len(images)
+
+    assert (
+        share_of_flowers((x + 1) / 2)
+        > 0.6
+        > 0.3
+        > share_of_flowers(torch.rand(x.shape))
+    )
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "gmm"])
@@ -145,3 +177,11 @@ def test_picture(name):
     with Image.open(path) as picture:
         picture.load()
         assert min(picture.size) > 100
+
+
+def test_film():
+    """M50: from photos to noise and back, smaller than 2 MB."""
+    path = PROJECT / "vis" / "denoise_diffusion.gif"
+    assert path.stat().st_size < 2_000_000
+    with Image.open(path) as film:
+        assert film.n_frames >= 20
