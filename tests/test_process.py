@@ -29,6 +29,7 @@ from utils.checkpoint import load_checkpoint
 BARE = {  # all of the environment: no PATH, HOME, LANG or DISPLAY
     "MPLBACKEND": "TkAgg",
     "OMP_NUM_THREADS": str(torch.get_num_threads()),  # as in this process
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the cores to others
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 NO_WINDOW = {"MPLBACKEND": "module://no_window"}  # where TkAgg turns into Agg unasked
