@@ -114,6 +114,12 @@ def test_measures_are_columns_too(tmp_path, capsys, monkeypatch):
         search.main(trial)
         assert cells(capsys.readouterr().out.splitlines(), "one")[2] == cell
     assert commands[1][:1] == ["tools.judge"] and commands[1][1].endswith("/x.pth")
+    more = text.replace('["one", "--epochs 1"]', '["one", "--epochs 1", "--steps 4"]')
+    (tmp_path / "trial.toml").write_text(more)
+    search.main(trial)
+    assert commands[-1][-2:] == ["--steps", "4"]
+    told = capsys.readouterr().out
+    assert cells(told.splitlines(), "one")[1] == "`--epochs 1`, then `--steps 4`"
     (tmp_path / "trial.toml").write_text(text.replace('"near"', '"far"'))
     with pytest.raises(UserError, match="has no far; mend"):
         search.main(trial)
@@ -152,6 +158,7 @@ def test_a_training_that_fails_is_told(place, tmp_path, capsys, old, new, messag
         ("[[tables]]\ntitle = 'x'", "lacks train, log, columns, seeds, rows"),
         (TABLE.replace('"two"', '"one"'), "of its own"),
         (TABLE.replace('"one", ', ""), "of its own"),
+        (TABLE.replace('--epochs 1"', '--epochs 1", "--steps 4"'), "of its own"),
     ],
 )
 def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):

@@ -6,8 +6,8 @@ TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
 `train` (a command of this project), `log` (the CSV file it writes below --out),
 `columns` (each [column of its last row, heading, factor]), `seeds`, and `rows` (each
 [name, flags]). With `measure`, as "tools.evaluate models/Best_VAE.pth --frechet --json"
-(a path below --out), its measures are columns too. A run that is done is kept and not
-run again, but for those of --row.
+(a path below --out), its measures are columns too; a third entry of a row is flags of
+it. A run that is done is kept and not run again, but for those of --row.
 """
 
 import csv
@@ -66,7 +66,8 @@ def read_tables(path):
         missing = [key for key in REQUIRED if not table.get(key)]
         if missing:
             raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
-        names = [row[0] for row in table["rows"] if len(row) == 2]
+        lengths = (2, 3) if table.get("measure") else (2,)
+        names = [row[0] for row in table["rows"] if len(row) in lengths]
         if len(set(names)) < len(table["rows"]):
             raise UserError(
                 f"rows of {path} are not each a [name, flags] of its own; mend them"
@@ -92,17 +93,17 @@ def run_all(tables, args):
         UserError: if a training fails.
     """
     jobs = [
-        (table, name, flags, seed)
+        (table, row, seed)
         for table in tables
-        for name, flags in table["rows"]
-        if args.row in (None, name)
+        for row in table["rows"]
+        if args.row in (None, row[0])
         for seed in table["seeds"]
     ]
     results, running = {}, []
     with ThreadPoolExecutor(args.jobs) as pool:
         lasts = pool.map(lambda job: result_of(*job, args, running), jobs)
         try:
-            for (table, name, *_), last in zip(jobs, lasts, strict=True):
+            for (table, (name, *_), _), last in zip(jobs, lasts, strict=True):
                 results.setdefault((table["title"], name), []).append(last)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -112,21 +113,19 @@ def run_all(tables, args):
     return results
 
 
-def result_of(table, name, flags, seed, args, running):
+def result_of(table, row, seed, args, running):
     """Run one command, unless its result is there -> the last row of its log.
 
     Raises:
         UserError: if it fails, or its log lacks a column.
     """
+    name, flags, *of_measure = row
     out = args.out / args.table.stem / table["title"] / name / str(seed)
     data = ["--data", str(args.data)] if args.data else []
     train = [*shlex.split(table["train"]), *shlex.split(flags), "--seed", str(seed)]
     train += ["--out", str(out), *data]
-    asked = {
-        "command": train,
-        "measure": table.get("measure"),
-        "code": code_of(PROJECT),
-    }
+    measure = " ".join([*filter(None, [table.get("measure")]), *of_measure])
+    asked = {"command": train, "measure": measure, "code": code_of(PROJECT)}
     kept = out / "result.json"
     if kept.is_file() and not args.row:
         result = json.loads(kept.read_text("utf-8"))
@@ -134,10 +133,10 @@ def result_of(table, name, flags, seed, args, running):
             return result["last"]
     execute(train, out / "stdout.txt", args.jobs, running)
     with open(out / table["log"], newline="", encoding="utf-8") as file:
-        *_, row = csv.DictReader(file)
-    last = {key: float(value) for key, value in row.items() if value}
-    if "measure" in table:
-        last |= measured(table["measure"], out, data, args.jobs, running)
+        *_, epoch = csv.DictReader(file)
+    last = {key: float(value) for key, value in epoch.items() if value}
+    if measure:
+        last |= measured(measure, out, data, args.jobs, running)
     missing = [key for key, _, _ in table["columns"] if key not in last]
     if missing:
         raise UserError(f"{out} has no {', '.join(missing)}; mend the table")
@@ -207,13 +206,12 @@ def lines_of(table, results):
         + " |"
     )
     yield "|---|---|" + "--:|" * len(columns)
-    for name, flags in table["rows"]:
+    for name, *flags in table["rows"]:
         lasts = results.get((table["title"], name), [])
+        told = ", then ".join(f"`{words}`" for words in flags if words)
         if lasts:
             cells = [spread([last[key] for last in lasts], f) for key, _, f in columns]
-            yield (
-                "| " + " | ".join([name, f"`{flags}`" if flags else "", *cells]) + " |"
-            )
+            yield "| " + " | ".join([name, told, *cells]) + " |"
     seeds = ", ".join(map(str, table["seeds"]))
     yield f"\n`python {table['train']}` + flags, seeds {seeds}: mean (least-most)."
 
@@ -222,7 +220,7 @@ def main(argv=None):
     args = parse(argv)
     content = read_tables(args.table)
     tables = content["tables"]
-    rows = [name for table in tables for name, _ in table["rows"]]
+    rows = [row[0] for table in tables for row in table["rows"]]
     if args.row not in (None, *rows):
         raise UserError(f"{args.table} has no row {args.row!r}; one of: {rows}")
     results = run_all(tables, args)
