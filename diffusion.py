@@ -219,13 +219,14 @@ def within(budget, settings, model, loader):
 
 def draw(model, about, seed, path, title):
     """Sample under `seed` and save the picture; training's randomness is untouched."""
-    from utils.sampling import Sampling, drawn_species
+    from utils.sampling import drawn_species, usual_sampling
     from utils.train import fixed_noise
 
-    how, size, count = Sampling(), about["settings"]["image_size"], PICTURE_IMAGES
+    how, size = usual_sampling(about), about["settings"]["image_size"]
     with fixed_noise(seed):
-        species = drawn_species(about["species_shares"], count).to(model.betas.device)
-        shape = (count, 3, size, size)
+        species = drawn_species(about["species_shares"], PICTURE_IMAGES)
+        species = species.to(model.betas.device)
+        shape = (PICTURE_IMAGES, 3, size, size)
         visualize_sampling(model, shape, how.steps, path, title, how, species)
 
 

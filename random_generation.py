@@ -87,7 +87,7 @@ def denoise(args, model, about, _weights):
     from utils.figures import caption
     from utils.sampling import chosen_species, sampled_batches, sampling_of
 
-    how = sampling_of(args, model)
+    how = sampling_of(args, model, about)
     size = about.get("settings", {}).get("image_size", Settings.image_size)
     species = chosen_species(args.species, about, args.count)
     if args.save:

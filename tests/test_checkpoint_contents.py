@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import resource
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from utils.checkpoint import (
     weights_name,
 )
 from utils.cli import UserError
-from utils.registry import build_model, load_model
+from utils.registry import PRESETS, build_model, load_model
 
 MODELS = ["MLPAE", "AE", "VAE", "diffusion"]
 
@@ -237,6 +238,19 @@ def test_unreadable_metadata_is_refused(saved, metadata):
 def test_arguments_that_build_no_model_are_refused(saved, args):
     """P9"""
     assert "does not fit MLPAE" in refusal(load_model, "MLPAE", saved(args=args))
+
+
+@pytest.mark.parametrize("settings", ["text", 5, [1], None])
+def test_settings_that_are_none_are_refused(saved, settings):
+    """P9"""
+    assert "does not fit MLPAE" in refusal(
+        load_model, "MLPAE", saved(settings=settings)
+    )
+
+
+def test_settings_that_older_weights_lack_are_the_rows(saved):
+    about = load_model("MLPAE", saved(settings={"lr": 7.0}))[1]
+    assert about["settings"] == asdict(PRESETS["MLPAE"][0]) | {"lr": 7.0}
 
 
 def test_unreadable_data_description_does_not_stop_a_training(saved, caplog):

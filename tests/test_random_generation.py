@@ -9,7 +9,12 @@ from tests.diffusion_kit import save_small, small
 from tests.test_command_data import pixels
 from tests.test_commands import command, error_line, files_below
 from utils.registry import load_model
-from utils.sampling import Sampling, chosen_species, sampled_batches
+from utils.sampling import (
+    Sampling,
+    chosen_species,
+    sampled_batches,
+    usual_sampling,
+)
 
 NAME = "vis/random_images_diffusion.png"
 
@@ -99,7 +104,8 @@ def test_any_number_is_saved_and_no_picture(weights, tmp_path):
     torch.manual_seed(3)
     model, about = load_model("diffusion", weights)  # draws its initial weights first
     species = chosen_species(None, about, 300)
-    batches = sampled_batches(model, Sampling(steps=1), species, 300, 8)
+    how = usual_sampling(about)._replace(steps=1)
+    batches = sampled_batches(model, how, species, 300, 8)
     expected = (torch.cat(list(batches)) * 255).round().byte()
     assert np.array_equal(found, expected.permute(0, 2, 3, 1).numpy())
 
@@ -114,7 +120,7 @@ def test_flags_change_what_is_drawn(weights, tmp_path):
     """Each of them; defaults spelled out change nothing."""
     few = ("--count", "2", "--species", "astilbe")
     plain = array(weights, tmp_path, *few)
-    default = Sampling()
+    default = usual_sampling(load_model("diffusion", weights)[1])
     same = ["--sampler", default.sampler, "--steps", default.steps]
     same += ["--guidance", default.guidance]
     assert np.array_equal(array(weights, tmp_path, *few, *same), plain)

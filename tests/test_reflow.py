@@ -200,6 +200,7 @@ def test_the_new_weights_draw_in_two_steps(done, tmp_path):
     assert about["model"] == "diffusion" and about["seed"] == 0
     assert about["reflow"]["pairs"] == 160 and about["reflow"]["guidance"] == 2
     assert about["settings"]["epochs"] == 4 and about["settings"]["ema"] == 0.9
+    assert about["settings"]["guidance"] == 1  # which is in its pairs
     assert about["species_shares"] == ABOUT["species_shares"]
     line = ["--model", "diffusion", "--weights", str(path), "--out", str(tmp_path)]
     few = ["--sampler", "flow", "--steps", "2", "--guidance", "1", "--count", "4"]

@@ -1,5 +1,6 @@
 """Sampling from a denoiser: any sampler, any objective, guided, counted."""
 
+from dataclasses import asdict
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -8,7 +9,9 @@ import torch
 
 from tests.diffusion_kit import awake, knowing, small
 from utils.cli import UsageError
+from utils.flags import DIFFUSIONS
 from utils.noise import OBJECTIVES
+from utils.registry import PRESETS
 from utils.samplers import SAMPLERS, noise_levels
 from utils.sampling import (
     HIGHEST,
@@ -20,6 +23,7 @@ from utils.sampling import (
     sampled_batches,
     sampled_states,
     sampling_of,
+    usual_sampling,
 )
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -230,24 +234,29 @@ def test_batches_are_of_one_count_and_size(monkeypatch):
 # The command line's part -------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", DIFFUSIONS)
 @pytest.mark.parametrize("named", [True, False])
-def test_the_default_evaluates_at_most_forty_times(named):
+def test_the_usual_way_evaluates_at_most_forty_times(name, named):
     """Guidance counted, and none where no species is known."""
+    how = usual_sampling({"settings": asdict(PRESETS[name][0])})
     species = torch.tensor([1, 2]) if named else None
-    _, evaluations = sampled(stand_in(), torch.randn(2, 1, 1, 1), Sampling(), species)
-    assert evaluations <= (40 if named else 20)
+    _, evaluations = sampled(stand_in(), torch.randn(2, 1, 1, 1), how, species)
+    assert how.guidance > 1 and evaluations <= (40 if named else 20)
 
 
-def test_what_is_not_said_is_the_default():
-    assert sampling_of(told(), small()) == Sampling()
+def test_what_is_not_said_is_as_the_weights_say():
+    """Without a description there is no guidance."""
+    assert sampling_of(told(), small(), {}) == Sampling()
+    about = {"settings": {"guidance": 3.5}}
+    assert sampling_of(told(), small(), about) == Sampling(guidance=3.5)
     asked = told(sampler="heun", steps=9, guidance=2.0, guidance_interval=[0.2, 5.0])
-    assert sampling_of(asked, small()) == Sampling("heun", 9, 2.0, 0.2, 5.0)
-    assert sampling_of(told(sampler="ddim", eta=0.5), small()).eta == 0.5
+    assert sampling_of(asked, small(), about) == Sampling("heun", 9, 2.0, 0.2, 5.0)
+    assert sampling_of(told(sampler="ddim", eta=0.5), small(), {}).eta == 0.5
 
 
 def test_the_ancestral_chain_takes_all_steps_unless_told():
-    assert sampling_of(told(sampler="ddpm"), small(70)).steps == 70
-    assert sampling_of(told(sampler="ddpm", steps=5), small(70)).steps == 5
+    assert sampling_of(told(sampler="ddpm"), small(70), {}).steps == 70
+    assert sampling_of(told(sampler="ddpm", steps=5), small(70), {}).steps == 5
 
 
 @pytest.mark.parametrize(
@@ -261,4 +270,4 @@ def test_the_ancestral_chain_takes_all_steps_unless_told():
 )
 def test_parts_that_do_not_fit_are_refused(flags, words):
     with pytest.raises(UsageError, match=words):
-        sampling_of(told(**flags), small())
+        sampling_of(told(**flags), small(), {})

@@ -135,7 +135,8 @@ def draw_by_diffusion(model, about, args, count):
 
     species = chosen_species(args.species, about, count)
     size = about.get("settings", {}).get("image_size", IMAGE_SIZE)
-    batches = sampled_batches(model, sampling_of(args, model), species, count, size)
+    how = sampling_of(args, model, about)
+    batches = sampled_batches(model, how, species, count, size)
     names = about.get("data", {}).get("classes", [])
     asked = None if species is None else [names[i] for i in species.tolist()]
     return (torch.cat(list(batches)) * 255).round() / 255, asked
@@ -155,7 +156,8 @@ def how_drawn(path, args):
     if not is_weights(path) or load_checkpoint(path)[1].get("model") not in DIFFUSIONS:
         return {}
     model, about = load_diffusion(path)
-    how, species = sampling_of(args, model), chosen_species(args.species, about, 1)
+    how = sampling_of(args, model, about)
+    species = chosen_species(args.species, about, 1)
     size = about.get("settings", {}).get("image_size", IMAGE_SIZE)
     _, evaluations = sampled(model, torch.randn(1, 3, size, size), how, species)
     known = {name: v for name, v in how._asdict().items() if v != math.inf}

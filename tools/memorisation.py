@@ -36,7 +36,7 @@ def drawn(model, about, args):
     from utils.sampling import chosen_species, sampled_batches, sampling_of
 
     species = chosen_species(args.species, about, args.count)
-    size, how = about["settings"]["image_size"], sampling_of(args, model)
+    size, how = about["settings"]["image_size"], sampling_of(args, model, about)
     batches = sampled_batches(model, how, species, args.count, size)
     return (torch.cat(list(batches)) * 255).round() / 255
 

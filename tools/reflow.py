@@ -58,14 +58,16 @@ def settings_from(args, about):
     row, own = PRESETS["diffusion"][0], about["settings"]
     known = {f.name: own[f.name] for f in fields(row) if f.name in own}
     known |= {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr}
+    known["guidance"] = 1.0  # its images are guided already
     return replace(row, **known)
 
 
-def as_well_as_can_be(args):
-    """Return the Sampling that draws the pairs."""
-    from utils.sampling import Sampling
+def as_well_as_can_be(args, about):
+    """Return the Sampling that draws the pairs; about: of the weights that do."""
+    from utils.sampling import usual_sampling
 
-    return Sampling() if args.guidance is None else Sampling(guidance=args.guidance)
+    how = usual_sampling(about)
+    return how if args.guidance is None else how._replace(guidance=args.guidance)
 
 
 def loaders_of(args, model, about):
@@ -75,7 +77,7 @@ def loaders_of(args, model, about):
     shares, unnamed = about.get("species_shares"), model.network.unnamed
     species = species_to_learn(shares, unnamed, args.drawn)
     size = about["settings"]["image_size"]
-    pairs = drawn_pairs(model, as_well_as_can_be(args), species, size)
+    pairs = drawn_pairs(model, as_well_as_can_be(args, about), species, size)
     return pair_loaders(pairs, species, args.batch_size, args.seed)
 
 
@@ -227,7 +229,7 @@ def main(argv=None):
     judge = judge_for(args, about) if args.frechet else None
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
-    well = as_well_as_can_be(args)
+    well = as_well_as_can_be(args, about)
     of = {"weights": weights_facts(weights, about), "pairs": args.drawn}
     of |= {"sampler": well.sampler, "steps": well.steps, "guidance": well.guidance}
     model.to(device, memory_format=torch.channels_last)

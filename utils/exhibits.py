@@ -57,7 +57,7 @@ class Stage:
         if not {"settings", "data"} <= about.keys():
             raise UserError("the weights do not tell their photos; train them again")
         self.args, self.model, self.about = args, model, about
-        self.how = sampling_of(args, model)
+        self.how = sampling_of(args, model, about)
         self.size = about["settings"]["image_size"]
         self.known = about["data"]["classes"]
         self.wanted = args.species or self.known

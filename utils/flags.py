@@ -250,8 +250,8 @@ def diffusion_line(doc=None):
         "--model --epochs --budget --batch-size --lr --optimizer --weight-decay "
         "--scheduler --warm-up --patience --flips --shift --ema --objective --density "
         "--level-mean --level-deviation --widths --blocks --dropout --label-dropout "
-        "--precision --species --seed --split-seed --data --strict-data --image-size "
-        "--device --out"
+        "--precision --guidance --species --seed --split-seed --data --strict-data "
+        "--image-size --device --out"
     )
     line = command_line(doc, *flags.split(), choices={"--model": DIFFUSIONS})
     line.set_defaults(model="diffusion")

@@ -4,7 +4,7 @@ The table loads without torch; model modules are imported where one is built.
 """
 
 import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from utils.cli import UsageError, UserError
 from utils.flags import DIFFUSIONS
@@ -47,6 +47,7 @@ class DiffusionSettings(Settings):
     dropout: float = 0.0  # of features within a block
     label_dropout: float = 0.1  # share of photos whose species is not told
     precision: str = "auto"  # one of utils.flags.PRECISIONS
+    guidance: float = 1.2  # of samples, where no other is asked for
 
 
 def tuned(epochs, lr, optimizer, weight_decay, **more):
@@ -78,8 +79,8 @@ PRESETS = {
         tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=4),
     ),
     "diffusion": (flow(epochs=95),),
-    "diffusion_16": (flow(epochs=40, widths=(96, 160, 160)),),
-    "diffusion_48": (flow(epochs=40, image_size=48, widths=(48, 96, 160, 160)),),
+    "diffusion_16": (flow(epochs=40, guidance=1.9),),
+    "diffusion_48": (flow(epochs=60, image_size=48, widths=(48, 96, 160, 160)),),
 }
 
 
@@ -196,7 +197,8 @@ def load_diffusion(path):
 def load_model(name, path):
     """Return (model in evaluation mode, description) from a file of weights.
 
-    A file without a description is taken for the starter kit's sizes, with a warning.
+    A file without a description is taken for the starter kit's sizes, with a warning;
+    settings that a description lacks are those of the model's row.
 
     Raises:
         UserError: if the file is damaged, foreign, or holds another model.
@@ -214,6 +216,8 @@ def load_model(name, path):
     kit = {"n_steps": 300} if name in DIFFUSIONS else size_args(PRESETS[name][0])
     args = about.get("args", kit)
     try:
+        if "settings" in about:
+            about["settings"] = asdict(PRESETS[name][0]) | about["settings"]
         with torch.device("meta"):  # no memory, whatever sizes the file claims
             check_fit(build_model(name, **args), weights, path)
     except (TypeError, RuntimeError, UsageError) as error:

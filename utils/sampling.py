@@ -22,7 +22,7 @@ class Sampling(NamedTuple):
 
     sampler: str = "dpm++3m"  # one of utils.samplers.SAMPLERS
     steps: int = 16  # of the sampler
-    guidance: float = 1.4  # 1 is plain conditional
+    guidance: float = 1.0  # 1 is plain conditional
     above: float = 0.2  # noise level from which guidance acts
     below: float = math.inf  # noise level to which guidance acts
     eta: float = 0.0  # ddim's share of the ancestral chain's noise
@@ -147,8 +147,14 @@ def chosen_species(names, about, count):
     return torch.tensor([known.index(name) for name in names])[places]
 
 
-def sampling_of(args, model):
-    """Return the Sampling that a command line asks for.
+def usual_sampling(about):
+    """Return the Sampling that fits weights of this description: guided as it says."""
+    settings = about.get("settings", {})
+    return Sampling(guidance=settings.get("guidance", Sampling().guidance))
+
+
+def sampling_of(args, model, about):
+    """Return the Sampling that a command line asks for; about: of the model's weights.
 
     Raises:
         UsageError: if its parts do not fit together.
@@ -162,7 +168,7 @@ def sampling_of(args, model):
         given.setdefault("steps", model.n_steps)
     if args.guidance_interval:
         given["above"], given["below"] = args.guidance_interval
-    how = Sampling(**given)
+    how = usual_sampling(about)._replace(**given)
     if how.above > how.below:
         raise UsageError(
             "argument --guidance-interval: must be LOW, then HIGH, got "
