@@ -16,6 +16,7 @@ from utils.metrics import (
     share,
     with_interval,
 )
+from utils.yardsticks import precision, recall
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,18 @@ def test_precision_by_hand():
     generated = torch.tensor([[2.0], [2.5], [8.9], [-1.5]])
     precision, _ = precision_and_recall(real, generated, neighbours=1)
     assert precision == pytest.approx(3 / 4)
+
+
+def test_intervals_of_precision_and_recall_leave_out_generated_images():
+    """Each as if the whole measure were taken again without a block of them."""
+    real, generated = normal(90, 2, 0), normal(60, 2, 1, shift=1.5)
+    for which, measure in enumerate((precision, recall)):
+        expected = with_interval(
+            lambda some, which=which: precision_and_recall(real, some)[which], generated
+        )
+        found = measure(generated, real)
+        assert 0 < expected.low < expected.high < 1
+        assert found == pytest.approx(expected, abs=1e-12)
 
 
 # Copies -------------------------------------------------------------------------

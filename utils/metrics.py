@@ -147,17 +147,21 @@ def discrepancy(kernel, weights, cut):
 def precision_and_recall(real, generated, neighbours=3):
     """Share of `generated` (N, D) that lies among `real` (M, D), and the reverse.
 
-    A set covers the balls around its points that reach to their k-th nearest neighbour
-    (Kynkaanniemi et al. 2019, arXiv:1904.06991) -> (precision, recall), in [0, 1].
+    Kynkaanniemi et al. 2019, arXiv:1904.06991 -> (precision, recall), in [0, 1].
     """
-    refuse_fewer_than(neighbours + 1, real, generated)
+    precise = among(generated, real, neighbours).double().mean().item()
+    return precise, among(real, generated, neighbours).double().mean().item()
 
-    def covered(points, others):
-        radii = torch.cdist(others, others).kthvalue(neighbours + 1, dim=1).values
-        return (torch.cdist(points, others) <= radii).any(dim=1).double().mean().item()
 
-    real, generated = real.double(), generated.double()
-    return covered(generated, real), covered(real, generated)
+def among(points, others, neighbours=3):
+    """Tell which of (N, D) lie in a ball around one of `others` (M, D): bool (N,).
+
+    A ball reaches to the k-th nearest neighbour among the others.
+    """
+    refuse_fewer_than(neighbours + 1, others)
+    points, others = points.double(), others.double()
+    radii = torch.cdist(others, others).kthvalue(neighbours + 1, dim=1).values  # (M,)
+    return (torch.cdist(points, others) <= radii).any(dim=1)
 
 
 def refuse_fewer_than(least, *sets):

@@ -6,11 +6,11 @@ import torch
 
 from utils.metrics import (
     Estimate,
+    among,
     extract,
     frechet_distance,
     kernel_distance,
     nearest_training_images,
-    precision_and_recall,
     share,
     with_interval,
 )
@@ -48,8 +48,8 @@ def measures(images, extractor, training, validation=None, only_frechet=False):
         return found
     found |= {
         "kernel distance": kernel_distance(ones, others),
-        "precision": covered(ones, others, 0),
-        "recall": covered(ones, others, 1),
+        "precision": precision(ones, others),
+        "recall": recall(ones, others),
     }
     for name, by in (("pixels", None), ("features", extractor)):
         near = nearest_training_images(images, training.images, by)
@@ -71,9 +71,22 @@ def frechet(ones, others):
     return with_interval(lambda some: frechet_distance(some, others), ones)
 
 
-def covered(ones, others, which):
-    """Precision (0) or recall (1) of features (N, D) against (M, D) -> Estimate."""
-    value, *ends = with_interval(
-        lambda some: precision_and_recall(others, some)[which], ones
-    )
+def precision(ones, others):
+    """Share of features (N, D) among (M, D) -> Estimate; the balls are of all M."""
+    return within_bounds(with_interval(mean, among(ones, others)))
+
+
+def recall(ones, others):
+    """Share of features (M, D) among (N, D) -> Estimate; fewer N have larger balls."""
+    return within_bounds(with_interval(lambda some: mean(among(others, some)), ones))
+
+
+def mean(chosen):
+    """Share of true values in (N,) of bool -> float."""
+    return chosen.double().mean().item()
+
+
+def within_bounds(estimate):
+    """Return the estimate of a share, with its interval cut to [0, 1]."""
+    value, *ends = estimate
     return Estimate(value, *(min(1.0, max(0.0, end)) for end in ends))
