@@ -197,13 +197,18 @@ def nearest_training_images(images, training, extractor=None):
     images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; Euclidean distance of the
     features, or of the pixels without an extractor.
     """
-    refuse_fewer_than(2, training)
     extractor = torch.nn.Flatten() if extractor is None else extractor
-    queries = extract(extractor, images)
-    distances = [
-        torch.cdist(queries, extract(extractor, photos))  # (N, M)
-        for photos in (training, training.flip(3))
-    ]
+    parts = images, training, training.flip(3)
+    return nearest(*(extract(extractor, part) for part in parts))
+
+
+def nearest(features, photos, mirrored):
+    """Find the nearest two photos by features (N, D) -> Nearest.
+
+    photos, mirrored: features (M, D) of each photo, and of its mirror image.
+    """
+    refuse_fewer_than(2, photos)
+    distances = [torch.cdist(features, side) for side in (photos, mirrored)]  # (N, M)
     found = torch.minimum(*distances).topk(2, largest=False)
     return Nearest(found.indices[:, 0], *found.values.unbind(dim=1))
 

@@ -10,6 +10,7 @@ from utils.metrics import (
     extract,
     frechet_distance,
     kernel_distance,
+    nearest,
     nearest_training_images,
     share,
     with_interval,
@@ -21,11 +22,13 @@ class Photos(NamedTuple):
 
     images: torch.Tensor  # (N, 3, H, W) in [0, 1]
     features: torch.Tensor  # (N, D)
+    mirrored: torch.Tensor  # (N, D), features of the mirror images
 
 
 def photos_of(images, extractor):
     """Return Photos of images (N, 3, H, W) in [0, 1]."""
-    return Photos(images, extract(extractor, images))
+    sides = images, images.flip(3)
+    return Photos(images, *(extract(extractor, side) for side in sides))
 
 
 def measures(images, extractor, training, validation=None, only_frechet=False):
@@ -51,8 +54,10 @@ def measures(images, extractor, training, validation=None, only_frechet=False):
         "precision": precision(ones, others),
         "recall": recall(ones, others),
     }
-    for name, by in (("pixels", None), ("features", extractor)):
-        near = nearest_training_images(images, training.images, by)
+    for name, near in (
+        ("pixels", nearest_training_images(images, training.images)),
+        ("features", nearest(ones, training.features, training.mirrored)),
+    ):
         found[f"copies by {name}"] = share(near.copies())
         found[f"nearest by {name}"] = with_interval(median, near.first)
     return found
