@@ -1,6 +1,7 @@
 """The committed weights, logs and pictures: the assignment's submission list."""
 
 import csv
+import json
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from utils.checkpoint import find_weights, load_checkpoint
 from utils.data_processor import split_indices
 from utils.drawn_flowers import SPECIES
 from utils.features import load_features
+from utils.flags import DIFFUSIONS
 from utils.priors import load_prior
 from utils.registry import load_model, models
 
@@ -31,8 +33,8 @@ PICTURES = [  # M13, M26, M28, M34, M35, M41, M48
         for side in ("train", "valid")
         for name in ("MLPAE", "AE", "VAE")
     ),
-    *(f"random_images_{name}" for name in ("AE", "VAE", "diffusion")),
-    *(f"loss_{name}" for name in ("MLPAE", "AE", "VAE", "diffusion")),
+    *(f"random_images_{name}" for name in ("AE", "VAE", *DIFFUSIONS)),
+    *(f"loss_{name}" for name in ("MLPAE", "AE", "VAE", *DIFFUSIONS)),
     *(f"latent_{name}" for name in ("MLPAE", "AE", "VAE")),
     *(  # M44, M50
         f"{what}_diffusion"
@@ -65,6 +67,47 @@ def test_weights_load_in_the_kits_way(file):
     assert (about["model"], about["data"]["source"]) == (name, "photos")
     assert about["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
     assert about["data"]["count"] == 2321 and len(split_indices(2321)[0]) == 1856
+
+
+def test_weights_of_sixteen_species():
+    """In float32, below 12 MB, trained on all sixteen but what validates."""
+    path = PROJECT / "models" / "Best_diffusion_16.pkl"
+    model, about = load_model("diffusion_16", path)
+    assert path.stat().st_size < 12e6
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    assert (about["data"]["source"], about["data"]["count"]) == ("photos", 14112)
+    classes = about["data"]["classes"]
+    assert len(classes) == 16 and set(SPECIES) <= set(classes)
+    assert classes == load_features(PROJECT / "models" / "features.pt").classes
+
+
+@pytest.mark.parametrize(
+    "name, vae, times",
+    [
+        ("diffusion", "our VAE", 16),
+        ("diffusion_16", "trial/models/Best_VAE.pth", 8),
+    ],
+)
+def test_samples_are_as_near_as_asked(name, vae, times):
+    """As tools.evaluate told: against the VAE's, and the species named right."""
+    text = (PROJECT / "log" / f"evaluate_{name}.json").read_text("utf-8")
+    found = json.loads(text)
+    ours, photos = found[f"models/Best_{name}.pkl"], found["validation photos"]
+    assert times * ours["Frechet distance"][0] <= found[vae]["Frechet distance"][0]
+    assert ours["evaluations"] <= 40
+    right = "species named right"
+    assert ours[right][0] >= photos[right][0]
+
+
+def test_samples_are_no_copies():
+    """As tools.evaluate told: no more of them than of photos that were held out."""
+    text = (PROJECT / "log" / "evaluate_diffusion.json").read_text("utf-8")
+    found = json.loads(text)
+    ours, photos = found["models/Best_diffusion.pkl"], found["validation photos"]
+    for what in ("pixels", "features"):
+        assert ours[f"copies by {what}"][0] <= photos[f"copies by {what}"][0]
+        nearest = f"nearest by {what}"
+        assert ours[nearest][0] >= 0.95 * photos[nearest][0]
 
 
 def test_the_whole_chain_of_the_diffusion_gives_flowers():
@@ -141,9 +184,10 @@ def test_sgd_log_of_the_ae_is_below_the_mlpaes():
     )
 
 
-def test_log_of_the_diffusion():
+@pytest.mark.parametrize("name", DIFFUSIONS)
+def test_log_of_a_diffusion_model(name):
     """M40, B.7: the device, then `Epoch: i/n` from 1 with four decimals, falling."""
-    lines = (PROJECT / "log" / "train_diffusion.out").read_text("ascii").splitlines()
+    lines = (PROJECT / "log" / f"train_{name}.out").read_text("ascii").splitlines()
     assert re.fullmatch("using device (cpu|cuda|mps)", lines[0])
     found = [
         re.fullmatch(r"Epoch: (\d+)/(\d+), Train Loss: (\d\.\d{4})", line).groups()
@@ -153,7 +197,7 @@ def test_log_of_the_diffusion():
     assert float(found[-1][2]) < 0.5 * float(found[0][2])
 
 
-@pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE", "diffusion"])
+@pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE", *DIFFUSIONS])
 def test_csv_agrees_with_the_log(name):
     """The CSV's printed losses are the log's, epoch by epoch."""
     with open(PROJECT / "log" / f"{name}.csv", newline="") as file:
@@ -163,7 +207,7 @@ def test_csv_agrees_with_the_log(name):
     assert len(rows) == len(lines)
     for row, line in zip(rows, lines, strict=True):
         printed = re.search(rf"Train Loss: {NUMBER}", line).group(1)
-        decimals = len(printed.split(".")[1]) if name == "diffusion" else 17
+        decimals = len(printed.split(".")[1]) if name in DIFFUSIONS else 17
         assert float(printed) == pytest.approx(
             float(row["train_loss"]), abs=10**-decimals
         )

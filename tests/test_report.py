@@ -19,6 +19,7 @@ ALLOWED = (  # digits that are no results
     r"\barXiv:\d{4}\.\d{4,5}\b",
     r"\b(19|20)\d\d,",  # of a paper
     r"\b(24 x 24|48 x 48|3 x 3|N\(0, I\)|M44|M50)(?!\w)",
+    r"diffusion_(16|48)\b",
     r"\b(bfloat16|float32)\b",
 )
 
@@ -70,6 +71,8 @@ def made_up():
     points += [point("dpm++3m", 16, 4.1, 0.03), point("euler", 3, 50.0, 0.006)]
     return {
         "evaluate_diffusion": evaluation("diffusion"),
+        "evaluate_diffusion_16": evaluation("diffusion_16"),
+        "evaluate_diffusion_48": evaluation("diffusion_48"),
         "seeds_diffusion": {
             path: {"Frechet distance": [value, value - 0.1, value + 0.1]}
             for path, value in (("a.pkl", 2.0), ("b.pkl", 1.5), ("vae.pth", 33.0))
@@ -103,12 +106,14 @@ def finished(tmp_path_factory):
     for name, content in made_up().items():
         (root / "log" / f"{name}.json").write_text(json.dumps(content))
     text = "epoch,train_per_photo,valid_per_photo,seconds\n0,0.5,0.6,30\n1,0.25,,60.5\n"
-    (root / "log" / "diffusion.csv").write_text(text)
+    for name in ("diffusion", "diffusion_16", "diffusion_48"):
+        (root / "log" / f"{name}.csv").write_text(text)
     settings = {"lr": 0.002, "widths": (16,), "beta": 1.0, "ema": 0.998}
     data = {"count": 2321, "classes": ["astilbe", "bellflower"]}
     about = {"settings": settings, "data": data, "seed": 0}
-    model = Diffuser(2, widths=(16,))
-    save_checkpoint(root / "models" / "Best_diffusion.pkl", model, about)
+    for name in ("diffusion", "diffusion_16"):
+        model = Diffuser(2, name=name, widths=(16,))
+        save_checkpoint(root / "models" / f"Best_{name}.pkl", model, about)
     for name in LINK.findall(TEMPLATE.read_text("utf-8")):
         (root / name).touch()
     return root
@@ -180,7 +185,7 @@ def test_tables_tell_what_files_hold(finished):
     near = text.split("## By species")[1].split("## Flow")[0]
     assert cells(near, "this model")[0] == "90.0 % [85.0, 95.0]"
     assert cells(near, "VAE of part 3")[0] == "-"
-    assert cells(text, "widths") == ["16"] and cells(text, "ema")[0] == "0.998"
+    assert cells(text, "widths") == ["16", "16"] and cells(text, "ema")[0] == "0.998"
     assert "| beta |" not in text  # a setting of other models
     assert cells(text, "rest") == ["75.0 %"] and "Abacus; 2 cores" in text
     assert "2 epochs took\n1.5 min" in text and "loss was 0.250" in text
