@@ -232,20 +232,16 @@ def test_unreadable_metadata_is_refused(saved, metadata):
     assert str(path) in refusal(load_checkpoint, path)
 
 
+BAD_ARGS = ("text", [1], {}, {"depth": 3}, {"encoding_dim": 2.5}, {"encoding_dim": 0})
+NOT_SETTINGS = ("text", 5, [1], None)
+
+
 @pytest.mark.parametrize(
-    "args", ["text", [1], {}, {"depth": 3}, {"encoding_dim": 2.5}, {"encoding_dim": 0}]
+    "about", [{"args": a} for a in BAD_ARGS] + [{"settings": s} for s in NOT_SETTINGS]
 )
-def test_arguments_that_build_no_model_are_refused(saved, args):
+def test_a_description_that_builds_no_model_is_refused(saved, about):
     """P9"""
-    assert "does not fit MLPAE" in refusal(load_model, "MLPAE", saved(args=args))
-
-
-@pytest.mark.parametrize("settings", ["text", 5, [1], None])
-def test_settings_that_are_none_are_refused(saved, settings):
-    """P9"""
-    assert "does not fit MLPAE" in refusal(
-        load_model, "MLPAE", saved(settings=settings)
-    )
+    assert "does not fit MLPAE" in refusal(load_model, "MLPAE", saved(**about))
 
 
 def test_settings_that_older_weights_lack_are_the_rows(saved):
