@@ -81,6 +81,13 @@ def test_weights_of_sixteen_species():
     assert classes == load_features(PROJECT / "models" / "features.pt").classes
 
 
+def evaluated(name):
+    """What tools.evaluate told -> measures of the model's samples, and of all sets."""
+    text = (PROJECT / "log" / f"evaluate_{name}.json").read_text("utf-8")
+    found = json.loads(text)
+    return found[f"models/Best_{name}.pkl"], found
+
+
 @pytest.mark.parametrize(
     "name, vae, times",
     [
@@ -89,10 +96,9 @@ def test_weights_of_sixteen_species():
     ],
 )
 def test_samples_are_as_near_as_asked(name, vae, times):
-    """As tools.evaluate told: against the VAE's, and the species named right."""
-    text = (PROJECT / "log" / f"evaluate_{name}.json").read_text("utf-8")
-    found = json.loads(text)
-    ours, photos = found[f"models/Best_{name}.pkl"], found["validation photos"]
+    """Against the VAE's; and species are named right as often as those of photos."""
+    ours, found = evaluated(name)
+    photos = found["validation photos"]
     assert times * ours["Frechet distance"][0] <= found[vae]["Frechet distance"][0]
     assert ours["evaluations"] <= 40
     right = "species named right"
@@ -100,10 +106,9 @@ def test_samples_are_as_near_as_asked(name, vae, times):
 
 
 def test_samples_are_no_copies():
-    """As tools.evaluate told: no more of them than of photos that were held out."""
-    text = (PROJECT / "log" / "evaluate_diffusion.json").read_text("utf-8")
-    found = json.loads(text)
-    ours, photos = found["models/Best_diffusion.pkl"], found["validation photos"]
+    """No more of them than of photos that were held out."""
+    ours, found = evaluated("diffusion")
+    photos = found["validation photos"]
     for what in ("pixels", "features"):
         assert ours[f"copies by {what}"][0] <= photos[f"copies by {what}"][0]
         nearest = f"nearest by {what}"

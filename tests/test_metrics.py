@@ -8,11 +8,11 @@ import torch
 from tests.metrics_kit import normal, whitened
 from utils.drawn_flowers import draw_flowers
 from utils.metrics import (
+    among,
     extract,
     frechet_distance,
     kernel_distance,
     nearest_training_images,
-    precision_and_recall,
     share,
     with_interval,
 )
@@ -170,6 +170,12 @@ def test_the_interval_of_a_distance_narrows_with_more_images():
 # Precision and recall -----------------------------------------------------------
 
 
+def precision_and_recall(real, generated, neighbours=3):
+    """Both shares, without intervals."""
+    sides = (generated, real), (real, generated)
+    return tuple(among(*side, neighbours).double().mean().item() for side in sides)
+
+
 def test_precision_and_recall_of_equal_sets():
     features = normal(100, 4, 0)
     assert precision_and_recall(features, features) == (1, 1)
@@ -250,7 +256,7 @@ def test_nearest_by_features(flowers):
 
 def test_too_few_images_are_refused():
     one, nine, many = normal(1, 4, 0), normal(9, 4, 0), normal(30, 4, 1)
-    for measure in (frechet_distance, kernel_distance, precision_and_recall):
+    for measure in (frechet_distance, kernel_distance, among):
         with pytest.raises(ValueError, match="needed, got 1"):
             measure(many, one)
     with pytest.raises(ValueError, match="at least 10 images are needed, got 9"):

@@ -255,7 +255,7 @@ def main(argv=None):
     from utils.data_processor import open_flowers
     from utils.features import find_extractor
     from utils.runtime import set_seeds
-    from utils.yardsticks import measures, photos_of
+    from utils.yardsticks import Photos, measures
 
     set_seeds(args.seed)
     extractor = find_extractor(args.extractor)
@@ -269,7 +269,7 @@ def main(argv=None):
         )
     )
     sets = sets_to_compare(args, training, validation)
-    sides = [photos_of(side.all_images(), extractor) for side in (training, validation)]
+    sides = [Photos(side.all_images(), extractor) for side in (training, validation)]
     columns = {}
     for name, (images, names) in sets.items():
         against = sides[:1] if name == "validation photos" else sides

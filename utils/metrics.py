@@ -144,19 +144,12 @@ def discrepancy(kernel, weights, cut):
     return inside - 2 * between
 
 
-def precision_and_recall(real, generated, neighbours=3):
-    """Share of `generated` (N, D) that lies among `real` (M, D), and the reverse.
-
-    Kynkaanniemi et al. 2019, arXiv:1904.06991 -> (precision, recall), in [0, 1].
-    """
-    precise = among(generated, real, neighbours).double().mean().item()
-    return precise, among(real, generated, neighbours).double().mean().item()
-
-
 def among(points, others, neighbours=3):
     """Tell which of (N, D) lie in a ball around one of `others` (M, D): bool (N,).
 
-    A ball reaches to the k-th nearest neighbour among the others.
+    A ball reaches to the k-th nearest neighbour among the others. The share of samples
+    among photos is precision, that of photos among samples recall (Kynkaanniemi et al.
+    2019, arXiv:1904.06991).
     """
     refuse_fewer_than(neighbours + 1, others)
     points, others = points.double(), others.double()

@@ -1,6 +1,6 @@
 """All measures of a set of images against the photos, each with its interval."""
 
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 
@@ -17,18 +17,21 @@ from utils.metrics import (
 )
 
 
-class Photos(NamedTuple):
-    """One side of the split, and its features."""
+class Photos:
+    """One side of the split, (N, 3, H, W) in [0, 1]; its features are computed once."""
 
-    images: torch.Tensor  # (N, 3, H, W) in [0, 1]
-    features: torch.Tensor  # (N, D)
-    mirrored: torch.Tensor  # (N, D), features of the mirror images
+    def __init__(self, images, extractor):
+        self.images, self.extractor = images, extractor
 
+    @cached_property
+    def features(self):
+        """Features of the photos: (N, D)."""
+        return extract(self.extractor, self.images)
 
-def photos_of(images, extractor):
-    """Return Photos of images (N, 3, H, W) in [0, 1]."""
-    sides = images, images.flip(3)
-    return Photos(images, *(extract(extractor, side) for side in sides))
+    @cached_property
+    def mirrored(self):
+        """Features of their mirror images: (N, D)."""
+        return extract(self.extractor, self.images.flip(3))
 
 
 def measures(images, extractor, training, validation=None, only_frechet=False):
