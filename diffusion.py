@@ -6,22 +6,24 @@ sampling starts at pure noise and takes it away again, step by step.
 python diffusion.py > log/train_diffusion.out
 """
 
+from utils.experiment import within
+from utils.optim.factory import prepare_training
+
 if __name__ == "__main__":  # refuse a wrong command before torch loads
-    from utils.cli import begin
-    from utils.flags import diffusion_line
+    from utils.cli.arguments import diffusion_line
+    from utils.cli.process import begin
 
     begin()
     diffusion_line(__doc__).parse_args()
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
 import time
-from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
 
-from utils.denoiser import Denoiser, training_loss
+from utils.diffusion.denoiser import Denoiser, training_loss
 
 num_steps = 300
 beta_min, beta_max = 1e-4, 5e-2  # variance of the noise added in a step
@@ -161,8 +163,8 @@ def visualize_sampling(
 
     By the ancestral chain, or `how` utils.sampling says (its `Sampling`), in n_steps.
     """
+    from utils.diffusion.sampling import sampled_states
     from utils.figures import save_strip
-    from utils.sampling import sampled_states
 
     model.eval()
     x = torch.randn(sample_shape, device=model.betas.device)
@@ -192,35 +194,10 @@ def build(settings, species, name):
     return model
 
 
-def prepare_training(settings, model, steps):
-    """Return (the model's running average, optimizer, scheduler over `steps`)."""
-    from utils.ema import running_average
-    from utils.optimizers import make_optimizer, make_scheduler
-
-    muon = {"inner": model.network.inner_weights(), "quick": True}
-    optimizer = make_optimizer(settings, model.parameters(), **muon)
-    scheduler = make_scheduler(settings, optimizer, steps)
-    return running_average(model, settings.ema), optimizer, scheduler
-
-
-def within(budget, settings, model, loader):
-    """Return the settings with as many epochs as fit into so many seconds.
-
-    A copy of the model is trained for a few steps, to see how long they take.
-    """
-    from utils.pace import epochs_within, seconds_per_step
-
-    batch = [part[: settings.batch_size] for part in loader.dataset[:]]
-    twin = deepcopy(model).train()
-    _, optimizer, _ = prepare_training(settings, twin, len(loader))
-    seconds = seconds_per_step(twin, optimizer, training_loss(settings), *batch)
-    return replace(settings, epochs=epochs_within(budget, len(loader) * seconds))
-
-
 def draw(model, about, seed, path, title):
     """Sample under `seed` and save the picture; training's randomness is untouched."""
-    from utils.sampling import drawn_species, usual_sampling
-    from utils.train import fixed_noise
+    from utils.device import fixed_noise
+    from utils.diffusion.sampling import drawn_species, usual_sampling
 
     how, size = usual_sampling(about), about["settings"]["image_size"]
     with fixed_noise(seed):
@@ -245,14 +222,14 @@ def draw_results(model, out, seed):
 
 
 def main(argv=None):
-    from utils.flags import diffusion_line
-    from utils.registry import settings_for
+    from utils.cli.arguments import diffusion_line
+    from utils.config import settings_for
 
     started, args = time.monotonic(), diffusion_line(__doc__).parse_args(argv)
     settings = settings_for(args, args.model)
 
-    from utils.pace import Pace
-    from utils.runtime import set_seeds, start_training
+    from utils.device import set_seeds
+    from utils.experiment import Pace, start_training
     from utils.train import training_epochs
 
     set_seeds(args.seed)

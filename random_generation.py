@@ -11,8 +11,9 @@ diffusion model starts at noise, and draws species as often as its photos show t
 from math import isqrt
 
 from utils.cli import PROJECT, UsageError, run
-from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
-from utils.registry import Settings, load_model
+from utils.cli.arguments import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
+from utils.config import Settings
+from utils.registry import load_model
 
 FLAGS = "--model --prior --count --seed --weights --save --out"
 COLUMNS = 10  # images per row, at least
@@ -46,7 +47,7 @@ def paint(model, draw_codes, count):
     """Yield `count` images of `draw_codes(B)` in batches (B, 3, H, W) in [0, 1]."""
     import torch
 
-    from utils.train import progress
+    from utils.cli.progress import progress
 
     for start in progress(range(0, count, BATCH), "batches"):
         size = min(BATCH, count - start)
@@ -59,10 +60,9 @@ def decode(args, model, about, weights):
     """Draw codes, and save what an autoencoder decodes them to."""
     import torch
 
-    from utils.arrays import save_images
-    from utils.checkpoint import prepare_folder
+    from utils.checkpoint import prepare_folder, save_images
     from utils.figures import caption, save_grid
-    from utils.priors import load_prior
+    from utils.latents import load_prior
 
     prior = args.prior or "normal"
     batches = paint(model, load_prior(prior, model, about, weights), args.count)
@@ -82,10 +82,9 @@ def decode(args, model, about, weights):
 def denoise(args, model, about, _weights):
     """Draw noise, and save what the diffusion model makes of it."""
     from diffusion import visualize_sampling
-    from utils.arrays import save_images
-    from utils.checkpoint import prepare_folder
+    from utils.checkpoint import prepare_folder, save_images
+    from utils.diffusion.sampling import chosen_species, sampled_batches, sampling_of
     from utils.figures import caption
-    from utils.sampling import chosen_species, sampled_batches, sampling_of
 
     how = sampling_of(args, model, about)
     size = about.get("settings", {}).get("image_size", Settings.image_size)
@@ -111,7 +110,7 @@ def main(argv=None):
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.checkpoint import find_weights
-    from utils.runtime import set_seeds
+    from utils.device import set_seeds
 
     set_seeds(args.seed)
     weights = args.weights or find_weights(PROJECT, args.model)

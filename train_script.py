@@ -6,8 +6,9 @@ python train_script.py --model AE > log/train_AE.out
 import logging
 
 from utils.cli import UsageError, run
-from utils.flags import command_line
-from utils.registry import build_model, load_model, loss_of, settings_for, size_args
+from utils.cli.arguments import command_line
+from utils.config import settings_for
+from utils.registry import build_model, load_model, loss_of, size_args
 
 FLAGS = (
     "--model --epochs --batch-size --lr --optimizer --weight-decay --scheduler "
@@ -30,8 +31,7 @@ def start(model, how, channel_means):
 def save_priors(folder, name, training):
     """Fit distributions to the best model's codes, and save them beside its weights."""
     from utils.checkpoint import save_checkpoint, weights_name
-    from utils.latent import encode
-    from utils.priors import MOST_NUMBERS, fit_priors, fitted_to
+    from utils.latents import MOST_NUMBERS, encode, fit_priors, fitted_to
 
     model, about = load_model(name, folder / weights_name(name))
     path = folder / weights_name(f"prior_{name}")
@@ -59,10 +59,10 @@ def main(argv=None):
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.checkpoint import prepare_target, weights_name
-    from utils.ema import running_average
+    from utils.device import set_seeds
+    from utils.experiment import start_training
     from utils.figures import caption, save_curves
-    from utils.optimizers import make_optimizer, make_scheduler
-    from utils.runtime import set_seeds, start_training
+    from utils.optim.factory import make_optimizer, make_scheduler, running_average
     from utils.train import train
 
     name, csv_path = args.model, args.out / "log" / f"{args.model}.csv"

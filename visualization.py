@@ -4,7 +4,7 @@ python visualization.py --model VAE
 """
 
 from utils.cli import PROJECT, run
-from utils.flags import command_line
+from utils.cli.arguments import command_line
 from utils.registry import load_model
 
 FLAGS = "--model --data --weights --seed --device --out"
@@ -18,8 +18,9 @@ def main(argv=None):
 
     from utils.checkpoint import find_weights, prepare_folder
     from utils.data_processor import open_flowers, show_recover_results
+    from utils.device import choose_device, set_seeds
+    from utils.experiment import warn_of_other_data
     from utils.figures import caption
-    from utils.runtime import choose_device, set_seeds, warn_of_other_data
 
     device = choose_device(args.device)
     print(f"using device {device}", flush=True)

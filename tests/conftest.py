@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.drawn_flowers import SPECIES, draw_flowers
+from utils.data.synthetic import SPECIES, draw_flowers
 
 PROJECT = Path(__file__).resolve().parents[1]
 

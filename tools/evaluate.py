@@ -17,7 +17,7 @@ import math
 from pathlib import Path
 
 from utils.cli import PROJECT, UsageError, UserError, run
-from utils.flags import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
+from utils.cli.arguments import DIFFUSIONS, MODELS, SAMPLING, command_line, refuse_given
 
 FLAGS = "--prior --count --seed --extractor --data --strict-data"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
@@ -75,7 +75,7 @@ def read_images(path, args):
     Raises:
         UserError: if there are none, or the file is something else.
     """
-    from utils.photos import decode_all, photos_below
+    from utils.data.photos import decode_all, photos_below
 
     if path.is_dir():
         paths = photos_below(path)
@@ -109,7 +109,7 @@ def draw(path, args, count=None):
     import torch
 
     from utils.checkpoint import load_checkpoint
-    from utils.priors import load_prior
+    from utils.latents import load_prior
     from utils.registry import load_model
 
     name, count = load_checkpoint(path)[1].get("model"), count or args.count
@@ -131,7 +131,7 @@ def draw_by_diffusion(model, about, args, count):
     """Sample as the flags say -> images (N, 3, S, S) in [0, 1], names or None."""
     import torch
 
-    from utils.sampling import chosen_species, sampled_batches, sampling_of
+    from utils.diffusion.sampling import chosen_species, sampled_batches, sampling_of
 
     species = chosen_species(args.species, about, count)
     size = about.get("settings", {}).get("image_size", IMAGE_SIZE)
@@ -150,8 +150,8 @@ def how_drawn(path, args):
     import torch
 
     from utils.checkpoint import load_checkpoint
+    from utils.diffusion.sampling import chosen_species, sampled, sampling_of
     from utils.registry import load_diffusion
-    from utils.sampling import chosen_species, sampled, sampling_of
 
     if not is_weights(path) or load_checkpoint(path)[1].get("model") not in DIFFUSIONS:
         return {}
@@ -169,7 +169,7 @@ def reconstructions(path, images):
     import torch
 
     from utils.checkpoint import load_checkpoint
-    from utils.latent import encode
+    from utils.latents import encode
     from utils.registry import load_model
 
     name = load_checkpoint(path)[1].get("model")
@@ -236,7 +236,7 @@ def named_right(images, names, extractor):
     """Return the share whose species a classifier names as asked, or why not."""
     import torch
 
-    from utils.metrics import share
+    from utils.evaluation.metrics import share
 
     known = getattr(extractor, "classes", [])
     if names is None or not set(names) <= set(known):
@@ -253,9 +253,9 @@ def main(argv=None):
     import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
 
     from utils.data_processor import open_flowers
-    from utils.features import find_extractor
-    from utils.runtime import set_seeds
-    from utils.yardsticks import Photos, measures
+    from utils.device import set_seeds
+    from utils.evaluation.evaluate import Photos, measures
+    from utils.evaluation.features import find_extractor
 
     set_seeds(args.seed)
     extractor = find_extractor(args.extractor)

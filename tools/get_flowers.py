@@ -20,7 +20,7 @@ from urllib.request import BaseHandler, Request, build_opener
 from tqdm import tqdm
 
 from utils.cli import PROJECT, UsageError, UserError, run
-from utils.flags import command_line
+from utils.cli.arguments import command_line
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/l3llff/flowers"
 BY_HAND = "get it by hand from kaggle.com/datasets/l3llff/flowers and use --from"

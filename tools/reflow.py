@@ -18,8 +18,7 @@ import sys
 import time
 
 from utils.cli import PROJECT, run
-from utils.flag_types import whole_number
-from utils.flags import command_line, refuse_given
+from utils.cli.arguments import command_line, refuse_given, whole_number
 
 FLAGS = "--weights --budget --epochs --batch-size --lr --guidance --seed --device --out"
 MEASURING = "--count --extractor --data --strict-data"
@@ -53,7 +52,7 @@ def settings_from(args, about):
     """Return the settings of the weights' own training, with those of this command."""
     from dataclasses import fields, replace
 
-    from utils.registry import PRESETS
+    from utils.config import PRESETS
 
     row, own = PRESETS["diffusion"][0], about["settings"]
     known = {f.name: own[f.name] for f in fields(row) if f.name in own}
@@ -64,7 +63,7 @@ def settings_from(args, about):
 
 def as_well_as_can_be(args, about):
     """Return the Sampling that draws the pairs; about: of the weights that do."""
-    from utils.sampling import usual_sampling
+    from utils.diffusion.sampling import usual_sampling
 
     how = usual_sampling(about)
     return how if args.guidance is None else how._replace(guidance=args.guidance)
@@ -72,7 +71,11 @@ def as_well_as_can_be(args, about):
 
 def loaders_of(args, model, about):
     """Draw the pairs -> (training, validation) loaders of them and their species."""
-    from utils.reflow import drawn_pairs, pair_loaders, species_to_learn
+    from utils.diffusion.rectified_flow import (
+        drawn_pairs,
+        pair_loaders,
+        species_to_learn,
+    )
 
     shares, unnamed = about.get("species_shares"), model.network.unnamed
     species = species_to_learn(shares, unnamed, args.drawn)
@@ -86,9 +89,9 @@ def within(budget, settings, model, loader):
     from copy import deepcopy
     from dataclasses import replace
 
-    from diffusion import prepare_training
-    from utils.pace import epochs_within, seconds_per_step
-    from utils.reflow import straight_loss
+    from utils.diffusion.rectified_flow import straight_loss
+    from utils.experiment import epochs_within, seconds_per_step
+    from utils.optim.factory import prepare_training
 
     batch, twin = loader.dataset[: settings.batch_size], deepcopy(model).train()
     _, optimizer, _ = prepare_training(settings, twin, len(loader))
@@ -101,9 +104,9 @@ def straighten(args, settings, model, loaders, about):
 
     about: their description.
     """
-    from diffusion import prepare_training
-    from utils.pace import Pace
-    from utils.reflow import straight_loss
+    from utils.diffusion.rectified_flow import straight_loss
+    from utils.experiment import Pace
+    from utils.optim.factory import prepare_training
     from utils.train import training_epochs
 
     steps = settings.epochs * len(loaders[0])
@@ -138,8 +141,8 @@ def compared(models, start, judge):
     models: name -> (model, a Sampling that does it well) -> name -> [(Drawn, its
     distances by name), ...].
     """
-    from utils.sampling import Sampling
-    from utils.trials import draw
+    from utils.diffusion.sampling import Sampling
+    from utils.evaluation.evaluate import draw
 
     few, found = [Sampling("flow", steps, guidance=1.0) for steps in FEW], {}
     for name, (model, well) in models.items():
@@ -216,11 +219,11 @@ def main(argv=None):
     import torch
 
     from utils.checkpoint import find_weights, prepare_folder
+    from utils.device import prepare_device, set_seeds
+    from utils.evaluation.evaluate import judge_for, start_of
+    from utils.experiment import machine_facts, weights_facts
     from utils.figures import caption
-    from utils.hardware import machine_facts
     from utils.registry import load_diffusion
-    from utils.runtime import prepare_device, set_seeds
-    from utils.trials import judge_for, start_of, weights_facts
 
     device = prepare_device(args.device)
     set_seeds(args.seed)

@@ -12,7 +12,7 @@ the files say. Files are read, and the report is written, below --out.
 import re
 
 from utils.cli import PROJECT, UserError, run
-from utils.flags import command_line
+from utils.cli.arguments import command_line
 from utils.template import (
     Files,
     exact,
@@ -37,22 +37,22 @@ MADE_BY = {  # pattern of a file's name, the first that fits -> what makes it
     "python train_script.py --model VAE --data flowers_16 --out trial",
     r"log/evaluate_(\w+)\.json": "python -m tools.evaluate models/Best_{0}.pkl --json "
     "> log/evaluate_{0}.json",
-    r"log/throughput_(\w+)\.json": "python -m tools.bench --model {0}",
+    r"log/throughput_(\w+)\.json": "python -m tools.benchmark --model {0}",
     r"log/seeds_(\w+)\.json": "python -m tools.evaluate models/Best_{0}.pkl "
     "seed_1/models/Best_{0}.pkl seed_2/models/Best_{0}.pkl models/Best_VAE.pth "
     "--frechet --json > log/seeds_{0}.json, after python diffusion.py --seed 1 --out "
     "seed_1, and the same for 2",
-    r"(?:log|vis)/steps_diffusion\.\w+": "python -m tools.steps",
+    r"(?:log|vis)/steps_diffusion\.\w+": "python -m tools.compare_samplers",
     r"(?:log|vis)/reflow_diffusion\.\w+": "python -m tools.reflow --frechet",
-    r"vis/memorisation_(\w+)\.png": "python -m tools.memorisation --model {0}",
+    r"vis/memorisation_(\w+)\.png": "python -m tools.nearest_neighbours --model {0}",
     r"(?:log|models|vis)/\w*(diffusion_16)\.\w+": "python diffusion.py --model {0} "
     "--data flowers_16 > log/train_{0}.out",
     r"(?:log|models|vis)/(?:Best_|train_|loss_|random_images_)?(diffusion\w*)\.\w+": (
         "python diffusion.py --model {0} > log/train_{0}.out"
     ),
-    r"vis/([a-z]+)_(diffusion\w*)\.\w+": "python -m tools.explore --model {1} "
+    r"vis/([a-z]+)_(diffusion\w*)\.\w+": "python -m tools.visualize --model {1} "
     "--show {0}",
-    r"docs/(\w+)\.md": "python -m tools.search docs/{0}.toml > docs/{0}.md",
+    r"docs/(\w+)\.md": "python -m tools.ablations docs/{0}.toml > docs/{0}.md",
     r"diffusion_report\.md": "python -m tools.report",
 }
 

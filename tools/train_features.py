@@ -8,7 +8,7 @@ epoch are kept.
 """
 
 from utils.cli import PROJECT, UserError, run
-from utils.flags import command_line
+from utils.cli.arguments import command_line
 
 FLAGS = "--epochs --batch-size --lr --seed --data --strict-data --device --out"
 DEFAULTS = {
@@ -27,8 +27,9 @@ def train_epoch(model, loader, optimizer, scheduler, device, name):
     import torch
     import torch.nn.functional as F
 
-    from utils.hardware import has_bfloat16_units
-    from utils.train import finite, progress
+    from utils.cli.progress import progress
+    from utils.device import has_bfloat16_units
+    from utils.train import finite
 
     model.train()
     total, fast = 0.0, has_bfloat16_units(device)
@@ -66,9 +67,9 @@ def main(argv=None):
 
     from utils.checkpoint import prepare_target, save_checkpoint, weights_name
     from utils.data_processor import open_flowers
-    from utils.features import FlowerFeatures
-    from utils.muon import Muon
-    from utils.runtime import prepare_device, set_seeds
+    from utils.device import prepare_device, set_seeds
+    from utils.evaluation.features import FlowerFeatures
+    from utils.optim.muon import Muon
 
     device = prepare_device(args.device)
     set_seeds(args.seed)

@@ -1,106 +1,19 @@
 """Photos -> one seeded split -> uint8 tensors in memory -> batches in [0, 1]."""
 
-import hashlib
-import logging
-import os
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import RandomCrop
+from torch.utils.data import DataLoader
 
 from utils import figures
-from utils.cli import PROJECT, UsageError, UserError
-from utils.drawn_flowers import SPECIES, draw_flowers
-from utils.photos import decode_all, find_photos
-
-DRAWN_PER_SPECIES = 800
-
-log = logging.getLogger(__name__)
-
-
-class FlowerImages(Dataset):
-    """One side of the split, decoded: `images` uint8 (N, 3, H, W), `labels` int64 (N,).
-
-    `about` describes the data for checkpoints: class names, source ("photos" or
-    "drawn flowers"), number of images, the split's seed and its fingerprint. With
-    `flips` a batch is mirrored image by image, at random; with `shift` it is moved as a
-    whole, by at most so many pixels.
-    """
-
-    def __init__(self, images, labels, about, flips=False, shift=0):
-        self.images, self.labels, self.about = images, labels, about
-        self.flips, self.shift, self.classes = flips, shift, about["classes"]
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index].float() / 255, self.labels[index]
-
-    def __getitems__(self, indices):
-        """A whole batch at once: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
-        images, labels = self[torch.as_tensor(indices)]
-        images = mirrored(images) if self.flips else images
-        return shifted(images, self.shift) if self.shift else images, labels
-
-    def all_images(self):
-        """Every image as it is: float32 (N, 3, H, W) in [0, 1]."""
-        return self.images.float() / 255
-
-    def channel_means(self):
-        """Mean of each colour over all images: (3,), in [0, 1]."""
-        sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))  # exact
-        return (sums.double() / (255 * self.images[:, 0].numel())).float()
-
-    def species_shares(self):
-        """Share of each class among the images, one float for each."""
-        counts = self.labels.bincount(minlength=len(self.classes))
-        return (counts / len(self)).tolist()
-
-
-def mirrored(images):
-    """Mirror each of the images (B, 3, H, W) or not, as a coin falls."""
-    heads = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(heads, images.flip(3), images)
-
-
-def shifted(images, pixels):
-    """Move a batch (B, 3, H, W) by up to `pixels` each way; edges are reflected."""
-    crop = RandomCrop(images.shape[2:], padding=pixels, padding_mode="reflect")
-    return crop(images)
-
-
-def as_fetched(batch):
-    """Keep the batch as `FlowerImages.__getitems__` made it."""
-    return batch
-
-
-def split_indices(count, train_share=0.8, seed=0):
-    """Return (train, valid) index lists from a generator of their own."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(count, generator=generator).tolist()
-    cut = int(count * train_share)
-    return order[:cut], order[cut:]
-
-
-def split_samples(samples, classes, seed=0):
-    """Return (train, valid) index lists of [(path, label)], sorted by name.
-
-    The assignment's three species are split as if they were alone, and the others by
-    themselves, so that a photo that validates three species never trains sixteen.
-    """
-    apart = SPECIES if set(SPECIES) <= set(classes) else ()
-    kinds = [classes[label] for _, label in samples]
-    train, valid = [], []
-    for group in (
-        [i for i, kind in enumerate(kinds) if kind in apart],
-        [i for i, kind in enumerate(kinds) if kind not in apart],
-    ):
-        chosen, rest = split_indices(len(group), seed=seed)
-        train += [group[i] for i in chosen]
-        valid += [group[i] for i in rest]
-    return train, valid
+from utils.cli import PROJECT
+from utils.data.dataset import (
+    as_fetched,
+    drawn_sides,
+    of_species,
+    photo_sides,
+    photos_or_nothing,
+)
 
 
 def create_flower_dataloaders(
@@ -164,103 +77,6 @@ def open_flowers(data, batch_size, size, **options):
         draw_if_empty=data is None,
         **options,
     )
-
-
-def photos_or_nothing(root, draw_if_empty):
-    """Return the classes and samples below root; none where flowers are to be drawn."""
-    if root.is_dir():
-        classes, samples = find_photos(root)
-    elif root.exists() or not draw_if_empty:
-        raise UsageError(f"{root} is not a folder; name one with --data")
-    else:
-        classes, samples = [], []
-    if not samples and draw_if_empty:
-        log.warning(
-            "no photos in %s, using drawn flowers; "
-            "get the photos: python -m tools.get_flowers",
-            root,
-        )
-    elif not samples:
-        what = (
-            "no photos in its class folders" if has_folders(root) else "no class folder"
-        )
-        raise UserError(f"{root} holds {what}; put each kind into one: {root}/astilbe/")
-    elif len(samples) < 2:
-        raise UserError(f"{root} holds 1 photo; need at least 2, to train and validate")
-    return classes, samples
-
-
-def has_folders(root):
-    """Tell whether the folder has any sub-folder."""
-    return any(entry.is_dir() for entry in root.iterdir())
-
-
-def photo_sides(root, classes, samples, size, split_seed, strict):
-    """Return [training, validation] images of the photos that can be read."""
-    images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
-    labels = torch.tensor([label for _, label in samples])[kept]
-    names = [path.relative_to(root).as_posix() for path, _ in samples]
-    sides = split_samples(samples, classes, split_seed)  # by name, readable or not
-    validation = [names[i] for i in sides[1]]
-    about = describe("photos", classes, len(kept), split_seed, validation)
-    row_of = {index: row for row, index in enumerate(kept.tolist())}
-    rows = [[row_of[i] for i in side if i in row_of] for side in sides]
-    return [FlowerImages(images[side], labels[side], about) for side in rows]
-
-
-def drawn_sides(size, split_seed):
-    """Return [training, validation] images of drawn flowers."""
-    images, labels = draw_flowers(DRAWN_PER_SPECIES, *size)
-    sides = split_indices(len(images), seed=split_seed)
-    validation = [str(i) for i in sides[1]]
-    about = describe(
-        "drawn flowers", list(SPECIES), len(images), split_seed, validation
-    )
-    return [FlowerImages(images[side], labels[side], about) for side in sides]
-
-
-def of_species(sides, species):
-    """Return both sides with the images of these species alone, labelled anew.
-
-    A photo stays on its side, so that no choice of species trains on another's
-    validation photos.
-
-    Raises:
-        UsageError: if there is no such species, or too few images of them.
-    """
-    classes = sides[0].classes
-    unknown = sorted(set(species) - set(classes))
-    if unknown:
-        raise UsageError(
-            f"argument --species: no {unknown[0]!r} here; choose from "
-            + ", ".join(classes)
-        )
-    chosen = [label for label, name in enumerate(classes) if name in species]
-    new_label = torch.full((len(classes),), -1)
-    new_label[chosen] = torch.arange(len(chosen))
-    kept = [new_label[side.labels] >= 0 for side in sides]
-    about = sides[0].about | {
-        "classes": [classes[label] for label in chosen],
-        "count": sum(int(rows.sum()) for rows in kept),
-    }
-    if not all(rows.any() for rows in kept):
-        raise UsageError("argument --species: too few images to train and validate")
-    return [
-        FlowerImages(side.images[rows], new_label[side.labels[rows]], about)
-        for side, rows in zip(sides, kept, strict=True)
-    ]
-
-
-def describe(source, classes, count, split_seed, validation_names):
-    """Return what a checkpoint keeps of its data."""
-    split = hashlib.sha256(os.fsencode("\n".join(validation_names))).hexdigest()[:16]
-    return {
-        "source": source,
-        "classes": classes,
-        "count": count,
-        "split_seed": split_seed,
-        "split": split,
-    }
 
 
 def show_images(images, nmax=64, save_path=None):

@@ -6,17 +6,17 @@ Knows nothing about any model: it is handed one, its loss, and batches of images
 import csv
 import math
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from utils.checkpoint import prepare_target, save_checkpoint, weights_name, when
 from utils.cli import UserError
+from utils.cli.progress import progress
+from utils.device import fixed_noise
 
 CHECK_EVERY = 3  # epochs between validations, as in the starter kit
 
@@ -213,20 +213,6 @@ def validation_details(model, loader, device, seed=0):
         ]
     details = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
     return {f"valid_{name}": value for name, value in model.summary(details).items()}
-
-
-@contextmanager
-def fixed_noise(seed):
-    """Draw from `seed` inside; the global random state is unchanged outside."""
-    here = torch.accelerator.current_accelerator()
-    with torch.random.fork_rng(device_type=here.type if here else "cuda"):
-        torch.manual_seed(seed)
-        yield
-
-
-def progress(loader, name):
-    """Show a bar on stderr, and only on a terminal."""
-    return tqdm(loader, desc=name, leave=False, disable=None)
 
 
 # Losses ------------------------------------------------------------------------

@@ -1,0 +1,299 @@
+"""Reading whole files: the right model is rebuilt, a wrong one is named as wrong."""
+
+import itertools
+import logging
+import os
+import resource
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from diffusion import Diffuser
+from tests.checkpoint.test_checkpoint import in_child
+from tests.checkpoint.test_checkpoint_damage import refusal
+from utils.checkpoint import (
+    check_fit,
+    find_weights,
+    load_checkpoint,
+    save_checkpoint,
+    warn_of_replacement,
+    weights_name,
+)
+from utils.cli import UserError
+from utils.config import PRESETS
+from utils.registry import build_model, load_model
+
+MODELS = ["MLPAE", "AE", "VAE", "diffusion"]
+
+
+def small_model(name, seed=0, size=8):
+    """Return an untrained model for photos of `size` x `size`."""
+    torch.manual_seed(seed)
+    if name == "diffusion":
+        return Diffuser(3)
+    return build_model(name, encoding_dim=2, img_width=size, img_height=size)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Return a function: save an MLPAE, its weights and description changed -> path."""
+
+    def save(change=lambda weights: None, **about):
+        model = small_model("MLPAE")
+        weights = model.state_dict()
+        weights._metadata["about"] = {
+            "format": 1,
+            "model": "MLPAE",
+            "args": model.args,
+            **about,
+        }
+        change(weights)
+        torch.save(weights, tmp_path / "Best_MLPAE.pkl")
+        return tmp_path / "Best_MLPAE.pkl"
+
+    return save
+
+
+# Names and contents -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE", "diffusion"])
+def test_starter_kit_reads_the_file(tmp_path, name):
+    """M10, M25, M31, C1, P7, R28: a bare state_dict, for the kit's load."""
+    model, twin = small_model(name, seed=1), small_model(name, seed=2)
+    path = tmp_path / weights_name(name)
+    save_checkpoint(path, model, {"seed": 1})
+    weights = torch.load(path, weights_only=True)
+    assert list(weights) == list(model.state_dict())
+    twin.load_state_dict(weights)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, twin.state_dict()[key])
+
+
+def test_names_of_best_weights():
+    """C1: one name per model."""
+    assert weights_name("MLPAE") == "Best_MLPAE.pkl"
+    assert weights_name("AE") == "Best_AE.pth"
+    assert weights_name("VAE") == "Best_VAE.pth"
+    assert weights_name("diffusion") == "Best_diffusion.pkl"
+
+
+@pytest.mark.parametrize("folder", ["models", "model"])
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("MLPAE", "Best_MLPAE.pkl"),
+        ("MLPAE", "Best_MLPAE.pth"),
+        ("AE", "Best_AE.pkl"),
+        ("VAE", "Best_VAE.pth"),
+        ("diffusion", "Best_diffusion.pth"),
+        ("diffusion", "Bestmodel_diffusion.pkl"),
+    ],
+)
+def test_readers_find_every_name_of_the_assignment(tmp_path, folder, name, file):
+    """C1: our folder or the kit's, either extension, the kit's own name."""
+    path = tmp_path / folder / file
+    path.parent.mkdir()
+    path.touch()
+    (tmp_path / folder / "Best_other.pth").touch()
+    assert find_weights(tmp_path, name) == path
+
+
+@pytest.mark.parametrize(
+    "name, command",
+    [("AE", "train_script.py --model AE"), ("diffusion", "diffusion.py")],
+)
+def test_missing_weights_say_how_to_train(tmp_path, name, command):
+    """L01"""
+    with pytest.raises(UserError, match=f"train first: python {command}"):
+        find_weights(tmp_path, name)
+
+
+# The right model --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS[:3])
+@pytest.mark.parametrize("size", [8, 24, 32])
+def test_the_file_knows_its_model_and_size(tmp_path, name, size):
+    """P9, L13, R7: rebuilt at the size it was trained at, bit for bit, in eval mode."""
+    model = small_model(name, size=size)
+    save_checkpoint(tmp_path / "x.pth", model, {"seed": 5, "data": {"count": 3}})
+    rebuilt, about = load_model(name, tmp_path / "x.pth")
+    assert rebuilt.args == model.args and not rebuilt.training
+    assert about["seed"] == 5 and about["data"] == {"count": 3}
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, rebuilt.state_dict()[key])
+
+
+def test_no_description_is_taken_for_the_kits_sizes(tmp_path, caplog):
+    """L17: a file of the starter kit loads, with one warning."""
+    model = build_model("AE", encoding_dim=64)
+    torch.save(model.state_dict(), tmp_path / "Best_AE.pth")
+    rebuilt, about = load_model("AE", tmp_path / "Best_AE.pth")
+    assert about == {} and [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert torch.equal(
+        rebuilt.state_dict()["encoder.features.0.weight"],
+        model.state_dict()["encoder.features.0.weight"],
+    )
+
+
+def test_no_description_and_another_size_is_refused(tmp_path):
+    """L17"""
+    torch.save(small_model("AE").state_dict(), tmp_path / "Best_AE.pth")
+    assert "does not fit AE" in refusal(load_model, "AE", tmp_path / "Best_AE.pth")
+
+
+def test_prefix_of_data_parallel_is_dropped(tmp_path):
+    """L20, P6: `module.` on every key, description kept."""
+    model = small_model("MLPAE")
+    save_checkpoint(tmp_path / "x.pth", model)
+    weights = torch.load(tmp_path / "x.pth", weights_only=True)
+    for key in list(weights):
+        weights["module." + key] = weights.pop(key)
+    torch.save(weights, tmp_path / "x.pth")
+    rebuilt, _ = load_model("MLPAE", tmp_path / "x.pth")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, rebuilt.state_dict()[key])
+
+
+# The wrong one ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held, asked", [*itertools.permutations(MODELS[:3], 2)])
+def test_swapped_autoencoders_are_named(tmp_path, held, asked):
+    """P9, L12"""
+    save_checkpoint(tmp_path / "x.pth", small_model(held))
+    message = refusal(load_model, asked, tmp_path / "x.pth")
+    assert f"holds a {held}, asked for a {asked}" in message
+
+
+def test_diffusion_and_autoencoder_swapped(tmp_path):
+    """P9"""
+    save_checkpoint(tmp_path / "x.pth", small_model("diffusion"))
+    message = refusal(load_model, "AE", tmp_path / "x.pth")
+    assert "holds a diffusion, asked for a AE" in message
+    foreign = small_model("AE").state_dict()
+    message = refusal(check_fit, small_model("diffusion"), foreign, "Best_AE.pth")
+    assert "Best_AE.pth does not fit diffusion" in message
+
+
+BIAS = "encoder.1.bias"  # of an MLPAE: float32 (256,)
+MISFITS = {
+    "missing": (lambda w: w.pop(BIAS), f"{BIAS} is missing"),
+    "extra": (lambda w: w.update(extra=torch.zeros(1)), "extra is unknown"),
+    "shape": (lambda w: w.update({BIAS: torch.zeros(9)}), "(9,) where float32 (256,)"),
+    "dtype": (lambda w: w.update({BIAS: w[BIAS].double()}), "float64 (256,) where"),
+    "nan": (lambda w: w[BIAS].fill_(torch.nan), f"{BIAS} is not finite"),
+    "inf": (lambda w: w[BIAS].fill_(torch.inf), f"{BIAS} is not finite"),
+    "empty": (lambda w: w.clear(), "and 9 more"),  # 3 of 12 are named
+}
+
+
+@pytest.mark.parametrize("change, words", MISFITS.values(), ids=MISFITS)
+def test_weights_that_do_not_fit_are_named(saved, change, words):
+    """P9, L14-L16: the key and both sides; three of them, then a count."""
+    message = refusal(load_model, "MLPAE", saved(change))
+    assert words in message and "Best_MLPAE.pkl" in message
+
+
+STRANGE = {
+    "sparse": lambda bias: bias.to_sparse(),
+    "no storage": lambda bias: bias.to("meta"),
+    "float8": lambda bias: bias.to(torch.float8_e4m3fn),
+    "complex": lambda bias: bias.to(torch.complex64),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # as the commands do
+@pytest.mark.parametrize("convert", STRANGE.values(), ids=STRANGE)
+def test_strange_tensors_are_refused(saved, convert):
+    """P8, P9: kinds of tensor that no model of ours has."""
+    path = saved(lambda w: w.update({BIAS: convert(w[BIAS])}))
+    assert "does not fit MLPAE" in refusal(load_model, "MLPAE", path)
+
+
+def test_newer_format_is_refused(saved):
+    """L18"""
+    message = refusal(load_checkpoint, saved(format=99))
+    assert "written by a newer version (format 99" in message
+
+
+@pytest.mark.parametrize("about", ["text", 5, [1], None], ids=repr)
+def test_unreadable_description_is_refused(saved, about):
+    """P8, P9"""
+    path = saved(lambda w: w._metadata.update(about=about))
+    assert "description is unreadable" in refusal(load_checkpoint, path)
+
+
+@pytest.mark.parametrize("metadata", ["text", [1], {5: {}}], ids=repr)
+def test_unreadable_metadata_is_refused(saved, metadata):
+    """P8: what carries the description is not even a dictionary of names."""
+    path = saved(lambda w: setattr(w, "_metadata", metadata))
+    assert str(path) in refusal(load_checkpoint, path)
+
+
+BAD_ARGS = ("text", [1], {}, {"depth": 3}, {"encoding_dim": 2.5}, {"encoding_dim": 0})
+NOT_SETTINGS = ("text", 5, [1], None)
+
+
+@pytest.mark.parametrize(
+    "about", [{"args": a} for a in BAD_ARGS] + [{"settings": s} for s in NOT_SETTINGS]
+)
+def test_a_description_that_builds_no_model_is_refused(saved, about):
+    """P9"""
+    assert "does not fit MLPAE" in refusal(load_model, "MLPAE", saved(**about))
+
+
+def test_settings_that_older_weights_lack_are_the_rows(saved):
+    about = load_model("MLPAE", saved(settings={"lr": 7.0}))[1]
+    assert about["settings"] == asdict(PRESETS["MLPAE"][0]) | {"lr": 7.0}
+
+
+def test_unreadable_data_description_does_not_stop_a_training(saved, caplog):
+    """P8: what is about to be overwritten may hold anything."""
+    path = saved(data="photos")
+    warn_of_replacement(path, {"source": "photos"})
+    assert caplog.records == []
+
+
+def memory_limited(work, megabytes):
+    """Run work() in a child that may take so many megabytes more -> its exit code."""
+
+    def limited():
+        with open("/proc/self/statm", encoding="ascii") as sizes:
+            taken = int(sizes.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20,) * 2)
+        work()
+
+    return os.waitstatus_to_exitcode(os.waitpid(in_child(limited), 0)[1])
+
+
+HUGE = {
+    "latent": dict(encoding_dim=10**7, img_width=8, img_height=8),
+    "image": dict(encoding_dim=2, img_width=10**4, img_height=10**4),
+}
+
+
+@pytest.mark.parametrize("args", HUGE.values(), ids=HUGE)
+def test_small_file_cannot_ask_for_a_huge_model(saved, args):
+    """P10: refused within 200 MB, before the model that it describes is built."""
+    path = saved(args=args)
+    assert memory_limited(lambda: refusal(load_model, "MLPAE", path), 200) == 0
+
+
+def test_small_file_cannot_hold_a_huge_tensor(saved):
+    """P10: 10^10 weights of one stored number, by a stride of 0."""
+    huge = torch.zeros(1).expand(10**10)
+    path = saved(lambda w: w.update({BIAS: huge}))
+    assert path.stat().st_size < 10**6
+
+    def load():
+        assert "(10000000000,) where" in refusal(load_model, "MLPAE", path)
+
+    assert memory_limited(load, 200) == 0
+
+
+def test_memory_limit_is_seen():
+    assert memory_limited(lambda: torch.ones(10**8), 200) != 0
+    assert memory_limited(lambda: torch.ones(10**6), 200) == 0

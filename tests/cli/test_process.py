@@ -1,0 +1,240 @@
+"""Truths about the commands as processes: streams, signals, places, environment.
+
+All run in a copy of the product, in a folder with a space and Chinese letters, that
+holds no photo.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.commands.test_command_data import (
+    HOW_TO_GET_THEM,
+    same_weights,
+    small_picture,
+    without_seconds,
+)
+from tests.commands.test_commands import command, error_line, files_below
+from tests.conftest import PROJECT, write_photos
+from utils.checkpoint import load_checkpoint
+
+BARE = {  # all of the environment: no PATH, HOME, LANG or DISPLAY
+    "MPLBACKEND": "TkAgg",
+    "OMP_NUM_THREADS": str(torch.get_num_threads()),  # as in this process
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the cores to others
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+NO_WINDOW = {"MPLBACKEND": "module://no_window"}  # where TkAgg turns into Agg unasked
+LOSS = r"\d+\.\d+(e-\d+)?"
+SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
+TRAININGS = ("train_script.py", "diffusion.py")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A copy of the product with an empty flowers/; photos and `here` beside it."""
+    site = tmp_path_factory.mktemp("花 园") / "nn lab"
+    (site / "flowers").mkdir(parents=True)
+    (site.parent / "here").mkdir()
+    for file in PROJECT.glob("*.py"):
+        shutil.copy(file, site)
+    unneeded = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "utils", site / "utils", ignore=unneeded)
+    write_photos(site.parent / "photos", 10)
+    (site.parent / "photos" / "astilbe").rename(site.parent / "photos" / "落新妇")
+    return site
+
+
+def start(site, script, *args, env=(), **streams):
+    """Start a command of the copy from another folder, by its relative path."""
+    return subprocess.Popen(
+        [sys.executable, os.path.join("..", "nn lab", script), *map(str, args)],
+        cwd=site.parent / "here",
+        env={**BARE, **dict(env)},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
+    )
+
+
+def finish(process, timeout=120):
+    """Wait for its end -> (exit code, what is left of stdout, stderr)."""
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, out, err.decode(errors="replace")  # may be gbk
+
+
+# One epoch of everything -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(site):
+    """Run the four commands as the assignment says -> name -> (code, log, stderr)."""
+    out = site.parent / "out"
+    (out / "log").mkdir(parents=True)
+    shown = ("--model", "AE", "--weights", out / "models" / "Best_AE.pth", "--out", out)
+    lines = {
+        "train_script": ("--model", "AE", "--epochs", 1, "--out", out),
+        "visualization": shown,
+        "random_generation": shown,
+        "diffusion": (
+            "--epochs",
+            1,
+            "--image-size",
+            8,
+            "--widths",
+            "16,32",
+        ),  # beside it
+    }
+
+    def begin(name):
+        env = {"PYTHONIOENCODING": "gbk"}
+        if name != "train_script":
+            env = {"PYTHONIOENCODING": "ascii", **NO_WINDOW}
+        with open(out / "log" / f"{name}.out", "wb") as log:
+            return start(site, f"{name}.py", *lines[name], env=env, stdout=log)
+
+    ended = {name: finish(begin(name)) for name in SCRIPTS}
+    return {
+        name: (code, (out / "log" / f"{name}.out").read_bytes(), err)
+        for name, (code, _, err) in ended.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "name, log",
+    [
+        ("train_script", rf"Epoch: 0, Train Loss: {LOSS}, Valid Loss: {LOSS}\n"),
+        ("visualization", r"using device cpu\n"),
+        ("random_generation", ""),
+        ("diffusion", r"using device cpu\nEpoch: 1/1, Train Loss: \d\.\d{4}\n"),
+    ],
+)
+def test_the_log_is_clean(runs, name, log):
+    """M9, M18, M26-M28, M40, P23, P24, X06, X08, X09, X11, I01, R1, R17, T5.
+
+    The whole log is matched, so it has no bars, no return, no escape; ASCII only.
+    """
+    code, out, err = runs[name]
+    assert code == 0, err
+    assert re.fullmatch(log, out.decode("ascii"))
+    warnings = err.splitlines()
+    assert len(warnings) == (name != "random_generation")
+    for warning in warnings:
+        assert warning.startswith(f"{name}.py: warning: no photos in ")
+        assert HOW_TO_GET_THEM in warning
+
+
+def test_the_files_are_where_they_belong_and_nowhere_else(site, runs):
+    """M10, M13, M25, M28, M40, M41, P12: below --out, or next to the command."""
+    pictures = ("loss_AE", "random_images_AE", "train_AE", "valid_AE")
+    assert files_below(site.parent / "out") == sorted(
+        ["log/AE.csv", "models/Best_AE.pth", "models/Prior_AE.pth"]
+        + [f"log/{name}.out" for name in SCRIPTS]
+        + [f"vis/{name}.png" for name in pictures]
+    )
+    product = {path.name for path in PROJECT.glob("*.py")}
+    product |= {f"utils/{path.name}" for path in PROJECT.glob("utils/*.py")}
+    assert set(files_below(site)) - product == {
+        "log/diffusion.csv",
+        "models/Best_diffusion.pkl",
+        "vis/loss_diffusion.png",
+        "vis/random_images_diffusion.png",
+    }
+    assert list((site.parent / "here").iterdir()) == []
+
+
+def test_the_pictures_are_small_and_in_whole_pixels(site, runs):
+    """M13, M28, M41, T10: 24 pixels become 96, in blocks of 4; each below 1 MB."""
+    vis = site.parent / "out" / "vis"
+    for path in [*vis.iterdir(), *(site / "vis").iterdir()]:
+        with Image.open(path) as image:
+            image.load()
+            assert image.format == "PNG" and min(image.size) > 50
+        assert path.stat().st_size < 1e6
+    for side in ("train", "valid"):
+        assert small_picture(vis / f"{side}_AE.png", 4).shape == (51, 401, 3)
+    assert small_picture(vis / "random_images_AE.png", 4).shape == (26, 251, 3)
+
+
+def test_another_process_gives_the_same_bits(site, runs, tmp_path, monkeypatch):
+    """P20, T12: the same command here, where hashes and addresses differ."""
+    monkeypatch.setattr("tests.commands.test_commands.QUICK", {})
+    args = ("--model", "AE", "--epochs", 1, "--out", tmp_path)
+    result = command("train_script.py", *args, project=site)
+    assert result.code == 0, result.err
+    assert result.out.encode() == runs["train_script"][1]
+    best, log = "models/Best_AE.pth", "log/AE.csv"
+    other = site.parent / "out"
+    assert same_weights(tmp_path / best, other / best)
+    assert without_seconds(tmp_path / log) == without_seconds(other / log)
+
+
+def test_an_open_window_would_be_noticed():
+    """P24: pyplot, the mutant, asks for the backend that is not there."""
+    window = "from matplotlib import pyplot; pyplot.figure()"
+    env = {**BARE, **NO_WINDOW}
+    end = subprocess.run([sys.executable, "-c", window], env=env, capture_output=True)
+    assert end.returncode == 1 and b"no_window" in end.stderr
+
+
+# Signals and streams -----------------------------------------------------------
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def endless(site, script, out):
+    """Start a training that ends only by force."""
+    small = ("--image-size", 8, "--batch-size", 4, "--patience", 10**9)
+    photos = ("--data", site.parent / "photos", "--out", out)
+    return start(site, script, "--epochs", 10**5, *small, *photos)
+
+
+def wait_for_an_epoch(process):
+    limit = threading.Timer(120, process.kill)
+    limit.start()
+    line = next((x for x in process.stdout if x.startswith(b"Epoch: ")), None)
+    limit.cancel()
+    assert line, finish(process)
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_a_signal_in_an_epoch(site, tmp_path, script):
+    """P22, X01, X02, R13: within 5 s, no trace; the best so far is whole."""
+    started = [endless(site, script, tmp_path / str(code)) for _, code in SIGNALS]
+    for process, (signum, expected) in zip(started, SIGNALS, strict=True):
+        wait_for_an_epoch(process)
+        process.send_signal(signum)
+        code, _, err = finish(process, 5)
+        assert (code, err) == (expected, "")
+        (best,) = (tmp_path / str(code) / "models").iterdir()  # and no .tmp
+        assert load_checkpoint(best)[1]["data"]["source"] == "photos"
+
+
+def test_the_reader_of_stdout_goes_away(site, tmp_path):
+    """X05, P23: as `| head -1` does."""
+    process = endless(site, "train_script.py", tmp_path)
+    wait_for_an_epoch(process)
+    process.stdout.close()
+    process.stdout = None  # nothing left for communicate
+    assert finish(process, 30) == (141, None, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_stdout_is_full(site, tmp_path):
+    """X07, P23: exit 1, one line, at the very first print."""
+    with open("/dev/full", "wb") as full:
+        process = start(site, "visualization.py", "--out", tmp_path, stdout=full)
+        code, _, err = finish(process)
+    line = error_line(err, "visualization.py")
+    assert (code, err) == (1, line + "\n") and "No space left" in line

@@ -1,0 +1,153 @@
+"""Truths about the first second of a command, before and while torch loads."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.commands.test_commands import error_line
+from tests.conftest import PROJECT, run_command
+
+TRAININGS = ("train_script.py", "diffusion.py")
+SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
+
+TRAP = """
+import os, sys
+
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["TRAP_MODULE"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), int(os.environ["TRAP_SIGNAL"]))
+
+sys.meta_path.insert(0, Trap())
+"""
+
+
+@pytest.fixture(scope="module")
+def trap(tmp_path_factory):
+    """The environment in which a process signals itself as it imports a module."""
+    folder = tmp_path_factory.mktemp("trap")
+    (folder / "sitecustomize.py").write_text(TRAP)
+
+    def environment(module="torch", signum=signal.SIGKILL):
+        return {
+            "PYTHONPATH": str(folder),
+            "TRAP_MODULE": module,
+            "TRAP_SIGNAL": str(int(signum)),
+        }
+
+    return environment
+
+
+def run(script, *args, env):
+    """Run one of the commands in that environment -> (exit code, stdout, stderr)."""
+    end = run_command(script, *args, env={"PYTHONDONTWRITEBYTECODE": "1", **env})
+    return end.returncode, end.stdout, end.stderr
+
+
+def quickest(script, *args, env):
+    """The best of three, as a start may be slow -> (what it did, seconds)."""
+    results = []
+    for _ in range(3):
+        begin = time.monotonic()
+        results.append((run(script, *args, env=env), time.monotonic() - begin))
+    assert len({result for result, _ in results}) == 1
+    return min(results, key=lambda result: result[-1])
+
+
+@pytest.mark.parametrize(
+    "script, args, words",
+    [
+        ("train_script.py", "--lr nan", "'nan'"),
+        ("train_script.py", "--model MLPAE --optimizer adam", "'adam'"),
+        ("diffusion.py", "--epochs 0", "'0'"),
+        ("diffusion.py", "--budget 10", "'10'"),
+        ("random_generation.py", "--model VAE --steps 5", "VAE is no diffusion model"),
+        ("random_generation.py", "--model diffusion --prior gmm", "has no codes"),
+    ],
+)
+def test_a_wrong_command_ends_before_torch_loads(trap, tmp_path, script, args, words):
+    """X12-X20, P25, STYLE rule 10: exit 2 in under a second, nothing created."""
+    new = tmp_path / "new"
+    call = script, *args.split(), "--out", new
+    (code, out, err), seconds = quickest(*call, env=trap())
+    line = error_line(err, script)
+    assert (code, out, err) == (2, "", line + "\n")
+    assert words in line and not new.exists()
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_needs_no_torch(trap, script):
+    """X21."""
+    (code, out, err), seconds = quickest(f"{script}.py", "--help", env=trap())
+    assert (code, err) == (0, "") and "--seed" in out
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_the_trap_catches_a_command_that_loads_torch(trap, tmp_path, script):
+    assert run(script, "--out", tmp_path, env=trap())[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("script", ["visualization.py", "random_generation.py"])
+def test_a_signal_while_numpy_loads(trap, tmp_path, script):
+    """P22, for the commands that train nothing."""
+    out = tmp_path / "out"
+    env = trap("numpy.linalg", signal.SIGINT)
+    assert run(script, "--out", out, env=env) == (130, "", "")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.nn", "numpy.linalg"])
+@pytest.mark.parametrize("name, expected", [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("script", TRAININGS)
+def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, module):
+    """P22, X01, X02: ended without a word, before any file.
+
+    Torch imports numpy from C, and would pass over an exit in there.
+    """
+    out = tmp_path / "out"
+    few = ("--epochs", 1, "--image-size", 8, "--data", tmp_path)  # where it goes on
+    env = trap(module, getattr(signal, name))
+    assert run(script, *few, "--out", out, env=env) == (expected, "", "")
+    assert not out.exists()
+
+
+TOUCH = """
+import resource, sys
+import torch
+from utils.hardware import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(10):  # until the heap is large enough
+    torch.ones(4, 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(4, 2**20)  # 16 MB, 4,096 pages
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_used_again():
+    """Left alone, glibc's pages are mapped and zeroed anew for each large tensor."""
+    faults = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", TOUCH, how],
+                cwd=PROJECT,
+                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for how in ("keep", "leave")
+    ]
+    assert faults[0] < 1000 < 20_000 < faults[1]

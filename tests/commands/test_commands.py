@@ -1,0 +1,266 @@
+"""Truths about the commands, run in this process through their own wrapper."""
+
+import importlib
+import io
+import logging
+import re
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from utils.checkpoint import load_checkpoint, weights_name
+from utils.cli import process as cli
+
+SCRIPT = r"(train_script|visualization|random_generation|diffusion)\.py"
+ERROR = re.compile(SCRIPT + r": error: .{10,400}")
+TRAININGS = ("MLPAE", "AE", "VAE", "diffusion")
+QUICK = {  # what makes a run in this process short
+    "diffusion.num_steps": 4,
+    "diffusion.PICTURE_IMAGES": 3,
+    "utils.data.dataset.DRAWN_PER_SPECIES": 10,
+}
+HARMLESS = {  # what the wrapper does to a whole process
+    "utils.cli.process.begin": lambda: None,
+    "utils.cli.process.close_stdout": lambda: None,
+    "utils.cli.process.program": lambda: sys.argv[0],
+    "utils.cli.arguments.program": lambda: sys.argv[0],
+}
+
+
+class Result(NamedTuple):
+    """An exit code and what came out, warnings as the real process prints them."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(script, *args, project=None):
+    """Run a script's main in the wrapper; `project` holds ./flowers -> Result."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(err)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter(f"{script}: warning: %(message)s"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUICK, **HARMLESS}.items():
+            patch.setattr(name, value)
+        patch.setattr("utils.data_processor.PROJECT", project)
+        patch.setattr("sys.argv", [script, *map(str, args)])
+        logging.getLogger().addHandler(handler)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                code = cli.run(importlib.import_module(script[:-3]).main) or 0
+        except SystemExit as end:
+            code = end.code
+        finally:
+            logging.getLogger().removeHandler(handler)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def train(name, out, data, *args, project=None):
+    """Train any of the four for an epoch on 8 x 8 pixels; no data: on ./flowers."""
+    start = ["train_script.py", "--model", name]
+    start = ["diffusion.py"] if name == "diffusion" else start
+    small = ["--image-size", "8", "--epochs", "1", "--device", "cpu", "--out", out]
+    small += ["--widths", "16,32"] if name == "diffusion" else []
+    data = ["--data", data] if data else []
+    return command(*start, *small, *data, *args, project=project)
+
+
+def error_line(stderr, script):
+    """Return the one error line; nothing but warnings may stand before it."""
+    *before, last = stderr.splitlines() or [""]
+    assert all(line.startswith(f"{script}: warning: ") for line in before), stderr
+    assert ERROR.fullmatch(last) and last.startswith(f"{script}: "), stderr
+    return last
+
+
+def script_of(name):
+    return "diffusion.py" if name == "diffusion" else "train_script.py"
+
+
+def files_below(folder):
+    """Paths of all files at any depth, relative to the folder."""
+    below = folder.rglob("*")
+    return sorted(p.relative_to(folder).as_posix() for p in below if p.is_file())
+
+
+# Wrong commands ----------------------------------------------------------------
+
+COUNTS = ["-3", "0", "1.5", "", "abc", "1" + 10 * "0"]
+BOTH = {  # refused by train_script.py and by diffusion.py
+    "--epochs": COUNTS,
+    "--lr": ["nan", "inf", "0", "-1", "1e999", "", "0,1"],
+    "--batch-size": ["0", "-1", "1e3"],
+    "--patience": ["-1", "0", "x"],
+    "--seed": ["-1", str(2**32), "0.5"],
+    "--image-size": ["0", "7", str(10**9), "24x24"],
+    "--device": ["tpu"],
+    "--ep": ["3"],  # no abbreviations
+    "--colour": ["red"],
+    "--ema": ["1", "-0.1", "nan"],
+    "--split-seed": ["-1", "x"],
+    "--optimizer": ["SGD", "lion"],
+    "--scheduler": ["cosine"],
+    "--warm-up": ["1", "inf"],
+    "--weight-decay": ["-1", "nan", "1e999"],
+    "--shift": ["-1", "8"],
+}
+AUTOENCODERS = {
+    "--model": ["RNN", "ae", "", "diffusion"],
+    "--start": ["zero"],
+    "--encoding-dim": ["0", "65537"],
+    "--objective": ["flow"],  # a diffusion model's alone
+    "--budget": ["10m"],
+}
+DIFFUSION = {
+    "--model": ["AE", "Diffusion", ""],
+    "--budget": ["0m", "x", "10", "1h30m", "inf", "300h"],
+    "--objective": ["foo", "EPS", ""],
+    "--density": ["uniform", "log-normal"],
+    "--level-mean": ["nan", "inf", "x"],
+    "--level-deviation": ["0", "-1", "nan"],
+    "--widths": ["64,,1", "0", "64,x", "", "1,2,3,4,5,6", "64;128", "10000", "64, 128"],
+    "--blocks": ["0", "17", "1.5"],
+    "--dropout": ["1", "-0.1", "nan"],
+    "--label-dropout": ["1", "-0.1", "x"],
+    "--precision": ["fp16", "float32"],
+    "--encoding-dim": ["64"],  # an autoencoder's alone
+    "--start": ["own"],
+    "--sampler": ["heun"],  # what is drawn while it trains is not for the command line
+}
+DRAWING = {
+    "--model": ["RNN", "diffusion_17"],
+    "--count": ["0", "-2", "x"],
+    "--steps": ["0", "-1", "10001", "x"],
+    "--sampler": ["foo", "DDIM", "euler-a"],
+    "--eta": ["-0.1", "1.5", "nan"],
+    "--guidance": ["-1", "nan", "1000", "x"],
+    "--prior": ["uniform"],
+    "--epochs": ["3"],
+}
+REFUSED = {
+    "train_script.py": {**BOTH, **AUTOENCODERS},
+    "diffusion.py": {**BOTH, **DIFFUSION},
+    "visualization.py": {
+        "--model": ["ae", "diffusion"],
+        "--epochs": ["3"],
+        "--seed": ["-1"],
+        "--steps": ["5"],
+    },
+    "random_generation.py": DRAWING,
+}
+WRONG = [
+    (script, flag, value)
+    for script, flags in REFUSED.items()
+    for flag, values in flags.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize("script, flag, value", WRONG)
+def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
+    """X12-X20, P25: exit 2, flag and value named, nothing on stdout or on disk."""
+    result = command(script, "--out", tmp_path / "new", flag, value)
+    line = error_line(result.err, script)
+    assert (result.code, result.out, result.err) == (2, "", line + "\n")
+    unknown = "unrecognized arguments" in line
+    assert (f"{flag} {value}" if unknown else repr(value)) in line
+    assert unknown or f"argument {flag}: " in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (
+            ["--model", "MLPAE", "--optimizer", "adam"],
+            ["--optimizer", "'adam'", "--lr"],
+        ),
+        (["--model", "AE", "--image-size", "10"], ["multiple of 4", "10"]),
+        (["--model", "VAE", "--image-size", "9"], ["multiple of 4", "9"]),
+        (["--model", "AE", "--beta", "2"], ["--beta", "AE has no KL"]),
+        (
+            ["--model", "MLPAE", "--pairs", "0"],
+            ["--pairs", "MLPAE has no latent vectors"],
+        ),
+        (["--model", "VAE", "--beta", "best"], ["--beta", "'best'"]),
+        (["--model", "MLPAE", "--warm-up", "0.1"], ["--warm-up", "onecycle"]),
+        (["--epochs"], ["--epochs", "expected one argument"]),
+        (["AE"], ["AE"]),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(tmp_path, args, words):
+    """P25, STYLE rule 9: also what only the settings or the model can know."""
+    result = command("train_script.py", "--out", tmp_path / "new", *args)
+    line = error_line(result.err, "train_script.py")
+    assert result.code == 2 and all(word in line for word in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "",
+        "train_script.py: error: no",
+        "train_script.py: error: " + 401 * "x",
+        "diffusion.py: error: it broke down, in another script",
+        "a stray line\ntrain_script.py: error: it broke down",
+        2 * "train_script.py: error: it broke down\n",
+        "Traceback (most recent call last):\ntrain_script.py: error: it broke down",
+        "Traceback (most recent call last):\n  File x\nValueError: it broke down",
+    ],
+)
+def test_the_grammar_of_messages_refuses_anything_else(stderr):
+    """PROMISES section 1: the helper of every error test, on what it must catch."""
+    good = "train_script.py: error: it broke down"
+    before = "train_script.py: warning: something odd\n"
+    assert error_line(before + good, "train_script.py") == good
+    with pytest.raises(AssertionError):
+        error_line(stderr, "train_script.py")
+
+
+# Runs that fail ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_rate_that_is_far_too_high_ends_in_words(tmp_path, photo_folder, name):
+    """T05, P18: exit 1, non-finite, epoch and rate; any weights there are finite."""
+    result = train(name, tmp_path, photo_folder, "--lr", "1e30", "--epochs", "6")
+    line = error_line(result.err, script_of(name))
+    assert result.code == 1 and "non-finite" in line
+    for path in (tmp_path / "models").iterdir():
+        weights, _ = load_checkpoint(path)
+        assert all(torch.isfinite(value).all() for value in weights.values())
+    assert re.search(r"epoch \d", line) and re.search(r"lr \d\S*e\+?\d\d", line)
+
+
+@pytest.mark.parametrize("folder", ["models", "log", "vis"])
+@pytest.mark.parametrize("name", ["AE", "diffusion"])
+def test_a_folder_that_is_a_file_is_named(tmp_path, photo_folder, name, folder):
+    """X10, C08: exit 1 before training, no epoch line, no weights."""
+    blocked = tmp_path / "out" / folder
+    blocked.parent.mkdir()
+    blocked.write_text("mine")
+    result = train(name, tmp_path / "out", photo_folder)
+    line = error_line(result.err, script_of(name))
+    assert (result.code, result.out) == (1, "")
+    assert str(blocked) in line and "is not a folder" in line
+    assert files_below(tmp_path / "out") == [folder] and blocked.read_text() == "mine"
+
+
+@pytest.mark.parametrize("held, asked", [("AE", "VAE"), ("VAE", "AE"), ("AE", "MLPAE")])
+def test_weights_of_another_model_are_refused(tmp_path, photo_folder, held, asked):
+    """L12, P9: exit 1, both names, no picture."""
+    assert train(held, tmp_path, photo_folder).code == 0
+    weights = tmp_path / "models" / weights_name(held)
+    options = ("--model", asked, "--weights", weights, "--out", tmp_path)
+    for script in ("visualization.py", "random_generation.py"):
+        result = command(script, *options)
+        line = error_line(result.err, script)
+        assert result.code == 1
+        assert re.search(rf"\b{held}\b", line) and re.search(rf"\b{asked}\b", line)
+    assert files_below(tmp_path / "vis") == [f"loss_{held}.png"]

@@ -1,0 +1,120 @@
+"""What the commands make of fitted priors, other splits and a weighed KL."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from tests.commands.test_command_data import pixels
+from tests.commands.test_commands import command, error_line, files_below, train
+from tests.training.test_train import rows_of
+from utils.checkpoint import load_checkpoint, weights_name
+from utils.data_processor import create_flower_dataloaders
+
+
+@pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE"])
+def test_a_training_leaves_priors_to_draw_from(tmp_path, photo_folder, name):
+    """Three priors, three pictures; N(0, 1) is what is drawn from unasked."""
+    assert train(name, tmp_path, photo_folder).code == 0
+    weights = tmp_path / "models" / weights_name(name)
+    options = ("--model", name, "--weights", weights, "--out", tmp_path)
+    pictures = {}
+    for prior in ("normal", "gaussian", "gmm", None):
+        asked = ("--prior", prior) if prior else ()
+        assert command("random_generation.py", *options, *asked).code == 0
+        pictures[prior] = pixels(tmp_path / "vis" / f"random_images_{name}.png")
+    assert np.array_equal(pictures["normal"], pictures[None])
+    for prior in ("gaussian", "gmm"):  # the same here: 24 codes make one Gaussian
+        assert not np.array_equal(pictures[prior][40:], pictures["normal"][40:])
+    assert (tmp_path / "models" / f"Prior_{name}.pth").stat().st_size < 400_000
+
+
+def test_a_prior_that_another_training_left_is_refused(tmp_path, photo_folder):
+    """The weights are new, the fit is of the old ones: exit 1, no picture."""
+    for seed in "01":
+        assert train("AE", tmp_path / seed, photo_folder, "--seed", seed).code == 0
+    models = [tmp_path / seed / "models" for seed in "01"]
+    (models[0] / "Best_AE.pth").write_bytes((models[1] / "Best_AE.pth").read_bytes())
+    weights = ("--weights", models[0] / "Best_AE.pth", "--out", tmp_path)
+    options = ("--model", "AE", *weights, "--prior", "gmm")
+    result = command("random_generation.py", *options)
+    line = error_line(result.err, "random_generation.py")
+    assert result.code == 1 and "was not fitted" in line and "train again" in line
+    assert not (tmp_path / "vis").exists()
+
+
+def test_codes_too_long_for_a_covariance_get_no_prior(tmp_path, photo_folder):
+    result = train("MLPAE", tmp_path, photo_folder, "--encoding-dim", "257")
+    assert result.code == 0 and "no priors for codes of more than 256" in result.err
+    assert files_below(tmp_path / "models") == ["Best_MLPAE.pkl"]
+
+
+def test_another_split_is_kept_and_obeyed(tmp_path, photo_folder):
+    """--split-seed: in the description, and the photos that are shown are its own."""
+    flags = ("--split-seed", "1")
+    assert train("MLPAE", tmp_path, photo_folder, *flags).code == 0
+    weights = tmp_path / "models" / "Best_MLPAE.pkl"
+    data = load_checkpoint(weights)[1]["data"]
+    _, validation = create_flower_dataloaders(16, photo_folder, 8, 8, split_seed=1)
+    assert data["split_seed"] == 1 and data == validation.dataset.about
+    shown = ("--weights", weights, "--data", photo_folder, "--out", tmp_path)
+    result = command("visualization.py", "--model", "MLPAE", *shown)
+    assert result.code == 0 and result.err == ""  # no word of another split
+    first = (next(iter(validation))[0][0] * 255).round().byte().permute(1, 2, 0)
+    picture = pixels(tmp_path / "vis" / "valid_MLPAE.png")
+    tile = picture[12 + 30 + 12 :, 12 + 12 :][: 8 * 12 : 12, : 8 * 12 : 12]
+    assert np.array_equal(tile, first.numpy())
+
+
+@pytest.mark.parametrize("beta", ["0.05", "optimal"])
+def test_a_weighed_kl_trains_and_is_kept(tmp_path, photo_folder, beta):
+    """The CSV's loss is the weighed one; its parts are still there."""
+    result = train("VAE", tmp_path, photo_folder, "--beta", beta)
+    assert result.code == 0, result.err
+    about = load_checkpoint(tmp_path / "models" / "Best_VAE.pth")[1]
+    assert str(about["settings"]["beta"]) == beta
+    row = {k: float(v) for k, v in rows_of(tmp_path / "log" / "VAE.csv")[-1].items()}
+    assert row["valid_squared_error"] > 0 and 0 <= row["valid_active_units"] <= 64
+    of_each = [value for k, value in row.items() if re.fullmatch(r"valid_kl_\d\d", k)]
+    assert len(of_each) == 64
+    assert sum(of_each) == pytest.approx(row["valid_kl"], rel=1e-4)
+    if beta == "optimal":
+        assert row["valid_per_photo"] < 100  # nats of a density
+    else:
+        parts = row["valid_squared_error"] + 0.05 * row["valid_kl"]
+        assert row["valid_per_photo"] == pytest.approx(parts, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "model, flags",
+    [
+        (
+            "AE",
+            [
+                "",
+                "--no-flips",
+                "--shift 1",
+                "--ema 0.9",
+                "--start torch",
+                "--warm-up 0.5",
+                "--weight-decay 0.01",
+                "--scheduler constant",
+                "--split-seed 3",
+            ],
+        ),
+        ("VAE", ["", "--pairs 0", "--shift 0"]),
+    ],
+)
+def test_each_setting_reaches_the_training(tmp_path, photo_folder, model, flags):
+    """No flag is accepted and ignored: each gives other weights."""
+    seen = []
+    for number, flag in enumerate(flags):
+        out = tmp_path / str(number)
+        more = [*flag.split(), "--batch-size", "4"]
+        assert train(model, out, photo_folder, *more).code == 0
+        weights, _ = load_checkpoint(out / "models" / f"Best_{model}.pth")
+        seen.append(torch.cat([weight.flatten() for weight in weights.values()]))
+    for number, one in enumerate(seen):
+        for flag, other in zip(flags[:number], seen[:number], strict=True):
+            assert not torch.equal(one, other), (flags[number], flag)

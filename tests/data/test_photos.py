@@ -1,0 +1,222 @@
+"""Bad photos: each is left out, named with its reason, and harms nothing else."""
+
+import io
+import os
+import socket
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from tests.checkpoint.test_checkpoint_contents import memory_limited
+from utils.cli import UserError
+from utils.data import photos
+from utils.data.photos import decode, decode_all, reason
+from utils.data_processor import create_flower_dataloaders
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+ROWS, COLUMNS = np.mgrid[0:32, 0:40]
+RGB = np.stack([6 * COLUMNS, 7 * ROWS, 3 * (ROWS + COLUMNS)], -1).astype(np.uint8)
+PICTURE = Image.fromarray(RGB)
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, RGB.shape, np.uint8))
+
+
+def encoded(image, kind, **options):
+    """Return the bytes of the image in a format of Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(name, content):
+    """Return a chunk of a PNG file, with its checksum."""
+    body = name + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def png(width, height, *extra):
+    """Return a PNG file of about 100 bytes that declares any size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(bytes(99)))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def halved(content):
+    return content[: len(content) // 2]
+
+
+def overwritten(content, start, patch=b"\xff" * 8):
+    return content[:start] + patch + content[start + len(patch) :]
+
+
+JPEG = encoded(PICTURE, "JPEG", quality=95)
+PNG = encoded(PICTURE, "PNG")
+TEXT_BOMB = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21)))
+
+BAD = {
+    "empty": b"",
+    "one byte": b"\xff",
+    "JPEG, half": halved(encoded(NOISE, "JPEG", quality=95)),
+    "JPEG, two bytes short": JPEG[:-2],
+    "JPEG, header only": JPEG[:20],
+    "JPEG, progressive, half": halved(encoded(NOISE, "JPEG", progressive=True)),
+    "PNG, half": halved(encoded(NOISE, "PNG")),
+    "PNG, header damaged": overwritten(PNG, 18),
+    "PNG, data damaged": overwritten(PNG, PNG.index(b"IDAT") + 20),
+    "PNG, too large for Pillow": png(20_000, 20_000),
+    "PNG, nearly too large for Pillow": png(12_000, 12_000),
+    "PNG, 0 x 0": png(0, 0),
+    "PNG, text bomb": png(40, 32, TEXT_BOMB),
+    "WebP, half": halved(encoded(NOISE, "WEBP")),
+    "BMP, half": halved(encoded(NOISE, "BMP")),
+    "GIF": encoded(PICTURE, "GIF"),
+    "TIFF": encoded(PICTURE, "TIFF"),
+    "ICO": encoded(PICTURE, "ICO"),
+    "PPM": encoded(PICTURE, "PPM"),
+    "PDF": encoded(PICTURE, "PDF"),
+    "EPS": encoded(PICTURE, "EPS"),  # Pillow would start Ghostscript
+    "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "random": np.random.default_rng(0).bytes(5000),
+    "pipe": os.mkfifo,  # opening it would wait for ever
+    "socket": lambda path: socket.socket(socket.AF_UNIX).bind(path.name),
+    "endless device": lambda path: path.symlink_to("/dev/zero"),
+    "dangling link": lambda path: path.symlink_to("nowhere.jpg"),
+}
+
+
+def put(path, content):
+    """Make the file: from bytes, or by a function that makes it."""
+    if callable(content):
+        content(path)
+    else:
+        path.write_bytes(content)
+
+
+def left_out(caplog):
+    """Return what the log says of photos left out."""
+    messages = [record.getMessage() for record in caplog.records]
+    return [message for message in messages if message.startswith("left out")]
+
+
+@pytest.fixture
+def near(photo_folder, monkeypatch):
+    """Return a class folder of thirty good photos, and stand in it."""
+    monkeypatch.chdir(photo_folder / "bellflower")
+    return photo_folder / "bellflower"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the unbound end of the socket
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+def test_one_bad_photo_is_left_out_and_named(photo_folder, near, caplog, content):
+    """P13, I09-I14, I18, I19, I23: before the first batch; the others are all used."""
+    put(near / "007b.jpg", content)
+    loaders = create_flower_dataloaders(8, photo_folder, 24, 24)
+    named, counted = left_out(caplog)
+    assert named.startswith(f"left out {near / '007b.jpg'}: ") and len(named) > 10
+    assert counted == "left out 1 of 31 photos that cannot be read"
+    assert sum(len(loader.dataset) for loader in loaders) == 30
+    assert sum(len(images) for loader in loaders for images, _ in loader) == 30
+
+
+@pytest.mark.parametrize(
+    "kind, why",
+    [
+        ("GIF", "format not allowed"),
+        ("PNG, too large for Pillow", "too large"),
+        ("PNG, nearly too large for Pillow", "too large"),
+        ("dangling link", "No such file"),
+        ("pipe", "not a regular file"),
+    ],
+)
+def test_reason_is_in_words(near, caplog, kind, why):
+    """I14, I18, I19, I23, P11"""
+    put(near / "bad.jpg", BAD[kind])
+    decode_all([near / "010.png"] * 10 + [near / "bad.jpg"], 24, 24)
+    assert why in left_out(caplog)[0]
+
+
+def test_harness_catches_a_reader_of_truncated_photos(near, caplog, monkeypatch):
+    """P11, P13: never trained with grey bars."""
+    put(near / "bad.jpg", BAD["JPEG, half"])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    decode_all([near / "010.png"] * 10 + [near / "bad.jpg"], 24, 24)
+    assert left_out(caplog) == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_all_bad_kinds_together_are_refused(photo_folder, near, caplog):
+    """P13, I27: ten are named, all are counted, and the error names the first."""
+    for number, content in enumerate(BAD.values()):
+        put(near / f"bad{number:02}.jpg", content)
+    with pytest.raises(UserError) as caught:
+        create_flower_dataloaders(8, photo_folder, 24, 24)
+    share = f"{100 * len(BAD) / (30 + len(BAD)):.0f} % unreadable"
+    assert f"looks damaged: {share}" in str(caught.value)
+    assert str(near / "bad00.jpg") in str(caught.value)
+    *named, counted = left_out(caplog)
+    assert len(named) == 10 and f"{len(BAD)} of {30 + len(BAD)}" in counted
+
+
+@pytest.mark.parametrize("bad, refused", [(3, False), (4, True), (6, True)])
+def test_a_tenth_may_be_unreadable(photo_folder, near, bad, refused):
+    """I27: 3 of 30 is a tenth, 4 is more; 6 is 20 %."""
+    for path in sorted(near.iterdir())[:bad]:
+        path.write_bytes(b"")
+    if refused:
+        with pytest.raises(UserError, match=f"{100 * bad / 30:.0f} % unreadable"):
+            create_flower_dataloaders(8, photo_folder, 24, 24)
+    else:
+        sides = create_flower_dataloaders(8, photo_folder, 24, 24)
+        assert sum(len(side.dataset) for side in sides) == 30 - bad
+
+
+def test_strict_data_refuses_one_bad_photo(photo_folder, near):
+    """I28"""
+    put(near / "007b.jpg", BAD["html"])
+    with pytest.raises(UserError, match="007b.jpg cannot be read"):
+        create_flower_dataloaders(8, photo_folder, 24, 24, strict=True)
+
+
+def test_photo_that_may_not_be_read(photo_folder, near, caplog, monkeypatch):
+    """I29: EACCES is injected, since root may read everything."""
+
+    def opened(path, mode):
+        if path.name == "013.png" and path.parent == near:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, mode)
+
+    monkeypatch.setattr(photos, "open", opened, raising=False)
+    create_flower_dataloaders(8, photo_folder, 24, 24)
+    assert left_out(caplog)[0] == f"left out {near / '013.png'}: Permission denied"
+
+
+def why_refused(path):
+    try:
+        decode(path, 24, 24)
+    except Exception as error:
+        return reason(error)
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    "size, ceiling, held",
+    [
+        (20_000, photos.MOST_PIXELS, True),
+        (12_000, photos.MOST_PIXELS, True),
+        (8_000, photos.MOST_PIXELS, True),
+        (8_000, 10**12, False),  # the mutant: Pillow alone would take 190 MB
+    ],
+)
+def test_bomb_takes_no_memory(tmp_path, monkeypatch, size, ceiling, held):
+    """P10, P11, I18, I19: refused within 50 MB."""
+    monkeypatch.setattr(photos, "MOST_PIXELS", ceiling)
+    (tmp_path / "x.png").write_bytes(png(size, size))
+
+    def work():
+        assert why_refused(tmp_path / "x.png").startswith("too large")
+
+    assert (tmp_path / "x.png").stat().st_size < 200
+    assert (memory_limited(work, 50) == 0) == held

@@ -1,0 +1,292 @@
+"""The diffusion model against closed forms (INTERFACE.md B.7 and part D)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import diffusion
+from diffusion import Diffuser, diffusion_loss_fn, noise_tables, visualize_sampling
+from tests.helpers.diffusion import awake, knowing, small
+from utils.config import PRESETS
+from utils.data.synthetic import draw_flowers
+from utils.diffusion.denoiser import OBJECTIVES
+from utils.diffusion.sampling import Sampling, sampled
+
+every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
+
+
+@pytest.fixture
+def photo():
+    """One small photo in [-1, 1]."""
+    return 2 * torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) - 1
+
+
+# The schedule ------------------------------------------------------------------
+
+
+def test_tables_of_the_starter_kit():
+    """M38, B.7: sigmoid schedule; first beta 2.23e-4, last alpha-bar 4.64e-4."""
+    assert diffusion.betas[0].item() == pytest.approx(2.23e-4, rel=2e-3)
+    assert diffusion.alphas_bar[-1].item() == pytest.approx(4.64e-4, rel=2e-3)
+    u = -6 + 12 * torch.arange(300, dtype=torch.float64) / 299
+    expected = 1e-4 + (5e-2 - 1e-4) / (1 + (-u).exp())
+    torch.testing.assert_close(diffusion.betas, expected.float())
+
+
+def test_tables_agree_with_each_other():
+    """STYLE 17: signal^2 + noise^2 = 1; alpha-bar falls; all float32 (T18)."""
+    tables = noise_tables(300)
+    signal, noise = tables["alphas_bar_sqrt"], tables["one_minus_alphas_bar_sqrt"]
+    torch.testing.assert_close(signal**2 + noise**2, torch.ones(300))
+    assert (tables["alphas_bar"].diff() < 0).all()
+    product = 1.0
+    for beta, alpha_bar in zip(tables["betas"], tables["alphas_bar"], strict=True):
+        product *= 1 - beta.item()
+        assert alpha_bar.item() == pytest.approx(product, rel=1e-4)
+    for name, table in tables.items():
+        assert table.dtype == torch.float32 and table.shape == (300,)
+        torch.testing.assert_close(getattr(diffusion, name), table)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 300, 2000])
+def test_levels_are_noise_over_signal_and_rise(n_steps):
+    """Also of a long schedule, at whose end nearly nothing is left of the photo."""
+    levels = small(n_steps).levels
+    alphas_bar = noise_tables(n_steps)["alphas_bar"].double()
+    expected = ((1 - alphas_bar) / alphas_bar).sqrt()
+    torch.testing.assert_close(levels.double(), expected, rtol=1e-3, atol=0)
+    assert levels.isfinite().all() and (levels.diff() > 0).all() and levels[0] > 0
+
+
+@pytest.mark.parametrize("t", [0, 150, 299])
+def test_forward_noising_has_its_moments(t):
+    """R27: mean and variance of x_t given x_0, over 60,000 draws."""
+    torch.manual_seed(1)
+    x_0 = torch.full((60_000, 1, 1, 1), 0.6)
+    x_t = small().noised(x_0, torch.full((60_000,), t), torch.randn_like(x_0))
+    alpha_bar = diffusion.alphas_bar[t].item()
+    assert x_t.mean().item() == pytest.approx(0.6 * alpha_bar**0.5, abs=0.015)
+    assert x_t.var().item() == pytest.approx(1 - alpha_bar, rel=0.03)
+
+
+def test_one_step_after_another_is_the_closed_form():
+    """Equations 2 and 4 of Ho et al.: adding noise step by step, or in one go."""
+    mean, variance = 1.0, 0.0
+    for t, beta in enumerate(noise_tables(300)["betas"].double()):
+        mean, variance = mean * (1 - beta).sqrt(), variance * (1 - beta) + beta
+        assert mean.item() == pytest.approx(
+            diffusion.alphas_bar_sqrt[t].item(), rel=1e-4
+        )
+        one_minus = diffusion.one_minus_alphas_bar_sqrt[t].item() ** 2
+        assert variance.item() == pytest.approx(one_minus, rel=1e-3)
+
+
+# A model that knows the photo --------------------------------------------------
+
+
+@every_objective
+def test_the_answer_is_the_noise_whatever_was_asked(photo, objective):
+    """B.7: converted from what the network says; of a perfect one it is the truth."""
+    model = knowing(small(objective=objective), photo)
+    t = torch.tensor([0, 20, 150, 299])
+    noise = torch.randn(4, 3, 4, 4)
+    x = model.noised(photo.expand(4, -1, -1, -1), t, noise)
+    torch.testing.assert_close(model(x, t), noise, atol=1e-3, rtol=0)
+
+
+@every_objective
+def test_a_perfect_model_has_no_loss_and_samples_the_photo(photo, objective):
+    """M38, M39: 300 steps back from pure noise end at the only photo that it knows."""
+    model = knowing(small(objective=objective), photo)
+    many = photo.expand(64, -1, -1, -1)
+    assert diffusion_loss_fn(model, many).item() == pytest.approx(0, abs=1e-6)
+    states = model.sample((2, 3, 4, 4), 300)
+    assert len(states) == 301
+    torch.testing.assert_close(states[-1], many[:2], atol=1e-4, rtol=0)
+
+
+@every_objective
+@pytest.mark.parametrize("t", [1, 40, 150, 299])
+def test_reverse_step_is_the_posterior(photo, objective, t):
+    """R14: Bayes' rule on two Gaussians gives the step back for the true photo."""
+    model = knowing(small(objective=objective), photo)
+    torch.manual_seed(2)
+    x_t = torch.randn(1, 3, 4, 4)
+    tables = {name: table.double() for name, table in noise_tables(300).items()}
+    beta, before = tables["betas"][t], tables["alphas_bar"][t - 1]
+    # The product of N(x_t; sqrt(1 - beta) x_{t-1}, beta) and q(x_{t-1} | x_0).
+    precision = (1 - beta) / beta + 1 / (1 - before)
+    weighted = (1 - beta).sqrt() / beta * x_t + before.sqrt() / (1 - before) * photo
+    steps = model.p_theta_sampling(x_t.expand(4000, -1, -1, -1), t)
+    error = (steps.mean(0) - (weighted / precision)[0]).abs().max()
+    assert error < 5 * (precision**-0.5) / 4000**0.5
+    assert steps.std(0).mean().item() == pytest.approx(
+        precision.item() ** -0.5, rel=0.02
+    )
+
+
+def test_last_step_adds_no_noise(photo):
+    """B.7: at t = 0 the step is the photo itself, and twice the same."""
+    model = knowing(small(), photo)
+    x_t = model.noised(photo, torch.zeros(1, dtype=int), torch.randn(1, 3, 4, 4))
+    torch.testing.assert_close(model.p_theta_sampling(x_t, 0), photo)
+    assert torch.equal(model.p_theta_sampling(x_t, 0), model.p_theta_sampling(x_t, 0))
+
+
+def test_a_photo_beyond_the_bounds_is_clipped(photo):
+    """A step back that believes in values beyond [-1, 1] takes the nearest in it."""
+    steps, x = [], torch.randn(1, 3, 4, 4)
+    for believed in (3 * photo, (3 * photo).clamp(-1, 1)):
+        torch.manual_seed(0)
+        steps.append(knowing(small(), believed).p_theta_sampling(x, 100))
+    torch.testing.assert_close(*steps)
+
+
+# Loss and sampling -------------------------------------------------------------
+
+
+def test_loss_of_a_blind_model():
+    """M39: for the answer zero, the noise's variance, 1; a scalar."""
+    torch.manual_seed(3)
+    blind = small()
+    blind.forward = lambda x, t: torch.zeros_like(x)
+    loss = diffusion_loss_fn(blind, torch.rand(64, 3, 8, 8) * 2 - 1)
+    assert loss.shape == () and loss.item() == pytest.approx(1, rel=0.03)
+
+
+def test_training_and_sampling_share_one_range_of_steps():
+    """STYLE 17: t is drawn from 0 to 299, each as likely; sampling walks them down."""
+    model, drawn, walked = small(), [], []
+    model.forward = lambda x, t: drawn.extend(t.tolist()) or torch.zeros_like(x)
+    torch.manual_seed(0)
+    diffusion_loss_fn(model, torch.zeros(60_000, 3, 1, 1))
+    counts = torch.tensor(drawn).bincount()
+    assert len(counts) == 300 and counts.min() > 130 and counts.max() < 270  # 200 +- 5s
+    model.forward = lambda x, t: walked.append(t[0].item()) or torch.zeros_like(x)
+    model.sample((1, 3, 4, 4), 300)
+    assert walked == list(range(299, -1, -1))
+
+
+def test_one_batch_can_be_overfitted():
+    """The network really learns to see noise: the kit's own loss falls below 0.15."""
+    model = small(widths=(32, 64)).train()
+    images = 2 * (draw_flowers(2, 8, 8)[0].float() / 255) - 1
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        diffusion_loss_fn(model, images.repeat(4, 1, 1, 1)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        losses = [diffusion_loss_fn(model, images).item() for _ in range(20)]
+    assert sum(losses) / len(losses) < 0.15
+
+
+def test_sampling_keeps_no_graph_and_one_state_at_a_time():
+    """T16, R11."""
+    model = small()
+    states = model.states(torch.randn(1, 3, 8, 8), 2)
+    assert iter(states) is states
+    assert not any(state.requires_grad for state in states)
+    model.train()
+    assert len(model.sample((1, 3, 8, 8), 2)) == 3 and not model.training
+
+
+@pytest.mark.parametrize("call, words", [(0, "1 to 3, got 0"), (4, "1 to 3, got 4")])
+def test_steps_that_the_schedule_does_not_have_are_refused(call, words):
+    with pytest.raises(ValueError, match=f"n_steps must be {words}"):
+        small(3).sample((1, 3, 4, 4), call)
+
+
+def test_a_model_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
+        Diffuser(0)
+    with pytest.raises(ValueError, match="objective must be one of .*, got 'score'"):
+        Diffuser(300, objective="score")
+
+
+@pytest.mark.parametrize("height, width", [(20, 28), (33, 33), (24, 24), (8, 8)])
+def test_any_size(height, width):
+    """M37, R20: padded and cropped inside; T19: (B, C, H, W) throughout."""
+    model, x = small(widths=(16, 16, 16)), torch.randn(2, 3, height, width)
+    assert model(x, torch.tensor([0, 299])).shape == x.shape
+    assert diffusion_loss_fn(model, x.clamp(-1, 1)).isfinite()
+
+
+def test_a_call_without_species_asks_for_any():
+    """R15, R19: the kit's call, through the same layers; each species answers anew."""
+    model, x = awake(small()), torch.randn(2, 3, 8, 8)
+    t = torch.tensor([30, 200])
+    answers = [model(x, t, torch.full((2,), number)) for number in range(4)]
+    assert torch.equal(model(x, t), answers[3])
+    for number in range(3):
+        assert (answers[number] - answers[number + 1]).abs().max() > 1e-3
+
+
+# What it writes ----------------------------------------------------------------
+
+
+def test_tables_are_not_in_the_file():
+    """T18, C1: a bare state_dict of the network; the tables follow the device."""
+    model = small()
+    assert all(key.startswith("network.") for key in model.state_dict())
+    assert {"betas", "levels"} < dict(model.named_buffers()).keys()
+    small(20).load_state_dict(model.state_dict(), strict=True)
+
+
+def test_save_makes_the_folder(tmp_path):
+    """B.7: `save` writes a bare state_dict, bit by bit."""
+    model, path = small(), tmp_path / "new" / "weights.pkl"
+    model.save(path)
+    loaded = torch.load(path, weights_only=True)
+    assert all(torch.equal(loaded[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("count", [1, 5, 23])
+def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
+    """T1, R9: ten frames, the last is the result; all images; one map to [0, 1]."""
+    saved = []
+    monkeypatch.setattr("utils.figures.save_strip", lambda *call: saved.append(call))
+    states = [torch.full((count, 3, 8, 8), -1 + step / 6) for step in range(13)]
+    model = small(12)
+    model.states = lambda x, n_steps: iter(states)
+    visualize_sampling(model, (count, 3, 8, 8), 12, tmp_path / "x")
+    frames, steps, *_ = saved[0]
+    assert len(frames) == 10 and steps[0] == 0 and steps[-1] == 12
+    for frame, step in zip(frames, steps, strict=True):
+        torch.testing.assert_close(frame, (states[step] + 1) / 2)
+
+
+@pytest.mark.parametrize("steps", [1, 16])
+def test_strip_of_any_sampler_ends_in_what_it_samples(monkeypatch, tmp_path, steps):
+    """Also of fewer steps than frames; `how` says which, n_steps how many."""
+    saved = []
+    monkeypatch.setattr("utils.figures.save_strip", lambda *call: saved.append(call))
+    model, species = awake(small()), torch.tensor([2, 0])
+    how = Sampling("heun", 99, guidance=2.0)
+    torch.manual_seed(5)
+    noise = torch.randn(2, 3, 8, 8)
+    expected, _ = sampled(model, noise, how._replace(steps=steps), species)
+    torch.manual_seed(5)
+    visualize_sampling(model, noise.shape, steps, tmp_path / "x", "", how, species)
+    frames, numbers, *_ = saved[0]
+    assert len(frames) == 10 and (numbers[0], numbers[-1]) == (0, steps)
+    torch.testing.assert_close(frames[-1].clamp(0, 1), expected)
+    torch.testing.assert_close(2 * frames[0] - 1, noise, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "precision, bfloat16", [("auto", None), ("bf16", True), ("fp32", False)]
+)
+def test_settings_become_a_model(precision, bfloat16):
+    """Rule 9: every row's field that shapes the network arrives there."""
+    fields = {"widths": (16, 32), "blocks": 2, "objective": "eps", "dropout": 0.25}
+    row = replace(PRESETS["diffusion"][0], precision=precision, **fields)
+    model = diffusion.build(row, 5, "diffusion_16")
+    twin = Diffuser(300, species=5, **fields)
+    assert {key: value.shape for key, value in model.state_dict().items()} == {
+        key: value.shape for key, value in twin.state_dict().items()
+    }
+    rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+    assert (model.objective, model.name, rates) == ("eps", "diffusion_16", {0.25})
+    assert model.network.bfloat16 is bfloat16

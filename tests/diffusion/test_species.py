@@ -1,0 +1,169 @@
+"""Species by name: which photos train, and which are drawn."""
+
+import pytest
+import torch
+
+from tests.commands.test_commands import command, error_line, files_below, train
+from tests.conftest import write_photos
+from tests.helpers.diffusion import SPECIES
+from utils.checkpoint import load_checkpoint
+from utils.cli import UsageError
+from utils.data_processor import create_flower_dataloaders
+from utils.diffusion.sampling import chosen_species, drawn_species
+from utils.registry import load_model
+
+ABOUT = {"data": {"classes": SPECIES}, "species_shares": [0.5, 0.25, 0.25]}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Twenty drawn photos of each of the three kinds."""
+    return write_photos(tmp_path_factory.mktemp("species") / "photos", 20)
+
+
+def sides_of(photos, species=None, **options):
+    """Return the training and the validation data set, 8 x 8."""
+    loaders = create_flower_dataloaders(16, photos, 8, 8, species=species, **options)
+    return [loader.dataset for loader in loaders]
+
+
+def contents(side):
+    """A data set as a set of (species, pixels)."""
+    names = [side.classes[label] for label in side.labels.tolist()]
+    pixels = [image.numpy().tobytes() for image in side.images]
+    return set(zip(names, pixels, strict=True))
+
+
+# Of the photos -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chosen", [["calendula", "astilbe"], ["bellflower"], [*SPECIES], None]
+)
+@pytest.mark.parametrize("split_seed", [0, 7])
+def test_a_photo_stays_on_its_side(photos, chosen, split_seed):
+    """No choice of species trains on another's validation photos."""
+    for part, whole in zip(
+        sides_of(photos, chosen, split_seed=split_seed),
+        sides_of(photos, split_seed=split_seed),
+        strict=True,
+    ):
+        named = set(chosen or SPECIES)
+        assert contents(part) == {one for one in contents(whole) if one[0] in named}
+        assert part.about["split"] == whole.about["split"]
+
+
+def test_labels_are_counted_anew_in_the_old_order(photos):
+    """Whatever the order of the names; the description follows."""
+    for chosen in (["calendula", "astilbe"], ["astilbe", "calendula"]):
+        training, validation = sides_of(photos, chosen)
+        assert training.classes == ["astilbe", "calendula"]
+        assert training.labels.unique().tolist() == [0, 1]
+        assert training.about["count"] == len(training) + len(validation) == 40
+        assert training.about["classes"] == validation.classes
+    assert sum(training.species_shares()) == pytest.approx(1)
+
+
+def test_shares_are_those_of_the_side(tmp_path):
+    photos = write_photos(tmp_path / "photos", 8)
+    for path in sorted((photos / "calendula").iterdir())[:6]:
+        path.unlink()
+    training, _ = sides_of(photos)
+    counts = [training.labels.tolist().count(label) for label in range(3)]
+    assert training.species_shares() == pytest.approx([c / sum(counts) for c in counts])
+    assert min(counts) < max(counts) / 2
+
+
+def test_augmentation_is_that_of_the_command(photos):
+    training, validation = sides_of(photos, ["astilbe"], flips=True, shift=1)
+    assert (training.flips, training.shift) == (True, 1)
+    assert (validation.flips, validation.shift) == (False, 0)
+
+
+def test_unknown_species_are_refused(photos):
+    with pytest.raises(
+        UsageError, match="'rose' here; choose from " + ", ".join(SPECIES)
+    ):
+        sides_of(photos, ["astilbe", "rose"])
+
+
+def test_too_few_photos_of_a_species_are_refused(tmp_path):
+    """All of them on one side: nothing to validate with."""
+    photos = write_photos(tmp_path / "photos", 8)
+    for path in sorted((photos / "calendula").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UsageError, match="--species: too few images"):
+        sides_of(photos, ["calendula"])
+
+
+def test_drawn_flowers_have_species_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.data.dataset.DRAWN_PER_SPECIES", 10)
+    sides = sides_of(tmp_path, ["calendula"], draw_if_empty=True)
+    assert sum(map(len, sides)) == 10 and sides[0].classes == ["calendula"]
+
+
+# Training by the command -------------------------------------------------------
+
+
+def test_a_training_takes_and_remembers_its_species(tmp_path, photos):
+    """R16: the model's classes are the data's, by name."""
+    result = train("diffusion", tmp_path, photos, "--species", "calendula", "astilbe")
+    assert result.code == 0, result.err
+    model, about = load_model("diffusion", tmp_path / "models/Best_diffusion.pkl")
+    assert about["data"]["classes"] == ["astilbe", "calendula"]
+    assert model.network.unnamed == model.args["species"] == 2
+    training, _ = sides_of(photos, ["astilbe", "calendula"])
+    assert about["species_shares"] == pytest.approx(training.species_shares())
+    assert about["data"]["count"] == 40
+
+
+def test_a_training_of_unknown_species_is_refused(tmp_path, photos):
+    """P25: exit 2, the name and the choices, nothing on disk."""
+    result = train("diffusion", tmp_path / "out", photos, "--species", "rose")
+    line = error_line(result.err, "diffusion.py")
+    assert (result.code, result.out) == (2, "")
+    assert "--species" in line and "'rose'" in line and ", ".join(SPECIES) in line
+    assert not files_below(tmp_path)
+
+
+def test_all_species_are_the_default(tmp_path, photos):
+    assert train("diffusion", tmp_path, photos).code == 0
+    weights, about = load_checkpoint(tmp_path / "models/Best_diffusion.pkl")
+    assert about["data"]["classes"] == SPECIES
+    assert len(weights["network.species.weight"]) == 4  # and none named
+
+
+# Drawing by name ---------------------------------------------------------------
+
+
+def test_names_share_the_images_in_their_order():
+    found = chosen_species(["calendula", "astilbe"], ABOUT, 6)
+    assert found.dtype == torch.int64 and found.tolist() == [2, 2, 2, 0, 0, 0]
+    assert chosen_species(["bellflower"], ABOUT, 3).tolist() == [1, 1, 1]
+    for count in range(1, 20):  # as even as it goes
+        counts = chosen_species(SPECIES, ABOUT, count).bincount(minlength=3)
+        assert counts.sum() == count and counts.max() - counts.min() <= 1
+
+
+def test_without_names_species_are_drawn_as_the_photos_show_them():
+    torch.manual_seed(0)
+    counts = chosen_species(None, ABOUT, 20_000).bincount(minlength=3)
+    assert (counts / 20_000).tolist() == pytest.approx([0.5, 0.25, 0.25], abs=0.015)
+    assert set(drawn_species([0.0, 1.0], 50).tolist()) == {1}
+
+
+def test_weights_that_know_no_species_are_asked_for_none():
+    """Those of the starter kit, without a description."""
+    assert chosen_species(None, {}, 5) is None
+
+
+@pytest.mark.parametrize("about", [ABOUT, {}])
+def test_species_that_the_weights_do_not_know_are_refused(about):
+    with pytest.raises(UsageError, match="--species: these weights know no 'rose'; "):
+        chosen_species(["astilbe", "rose"] if about else ["rose"], about, 5)
+
+
+def test_the_command_line_takes_names(tmp_path):
+    """A flag without a name is refused before anything is read."""
+    result = command("diffusion.py", "--species", "--out", tmp_path / "new")
+    assert result.code == 2 and "--species: expected at least one" in result.err

@@ -1,0 +1,108 @@
+"""The classifier whose features measure distances, and the command that trains it."""
+
+import contextlib
+import io
+import re
+
+import pytest
+import torch
+
+from tests.conftest import write_photos
+from tools import train_features
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.cli import UserError
+from utils.data_processor import create_flower_dataloaders
+from utils.evaluation.features import FlowerFeatures, load_features
+from VarAutoencoder import VarAutoencoder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of drawn photos, and what five epochs on them left behind."""
+    folder = tmp_path_factory.mktemp("features")
+    write_photos(folder / "photos", 40)
+    line = f"--data {folder}/photos --out {folder} --epochs 5 --batch-size 16"
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        train_features.main(line.split())
+    return folder, output.getvalue().splitlines()
+
+
+def test_it_tells_drawn_species_apart(trained):
+    """Falling loss, most of the validation photos right, one line per epoch."""
+    pattern = r"Epoch: (\d), Train Loss: (\d\.\d{4}), Valid Right: ([01]\.\d{4})"
+    rows = [re.fullmatch(pattern, line).groups() for line in trained[1]]
+    assert [row[0] for row in rows] == list("01234")
+    assert float(rows[-1][1]) < float(rows[0][1])
+    assert float(rows[-1][2]) > 0.6  # 0.33 is chance
+
+
+def test_the_file_is_half_precision_and_its_description_says_what_it_saw(trained):
+    path = trained[0] / "models" / "features.pt"
+    weights, about = load_checkpoint(path)
+    kinds = {value.dtype for value in weights.values()}
+    assert kinds == {torch.float16, torch.int64}  # and the counts of the normalisation
+    assert path.stat().st_size < 6e6
+    assert about["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
+    assert about["valid_right"] == pytest.approx(float(trained[1][-1][-6:]), abs=1e-4)
+
+
+def test_the_loaded_extractor_is_the_one_that_was_judged(trained):
+    """In float32, in evaluation mode, as often right as the log says."""
+    model = load_features(trained[0] / "models" / "features.pt")
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    _, validation = create_flower_dataloaders(16, trained[0] / "photos", 24, 24)
+    right = train_features.share_right(model, validation, torch.device("cpu"))
+    assert right == pytest.approx(float(trained[1][-1][-6:]), abs=0.05)
+    images = next(iter(validation))[0]
+    assert model(images).shape == (len(images), 256)
+    assert model.classify(images).shape == (len(images), 3)
+
+
+def test_features_do_not_depend_on_the_batch(trained):
+    model = load_features(trained[0] / "models" / "features.pt")
+    images = torch.rand(5, 3, 24, 24)
+    with torch.no_grad():
+        together, alone = model(images), model(images[2:3])
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_another_models_file_is_refused(tmp_path):
+    """P9: one line that says how to make the right one."""
+    save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8))
+    with pytest.raises(UserError, match="python -m tools.train_features"):
+        load_features(tmp_path / "x.pth")
+
+
+def test_a_missing_file_and_a_strange_description_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is missing; make it"):
+        load_features(tmp_path / "features.pt")
+    model = FlowerFeatures(["one", "two"])
+    for args in ({}, {"classes": 7}, {"kinds": ["one"]}):
+        model.args = args
+        save_checkpoint(tmp_path / "features.pt", model)
+        with pytest.raises(UserError, match="does not fit features"):
+            load_features(tmp_path / "features.pt")
+
+
+@pytest.mark.parametrize("size", [(33, 33), (9, 26), (24, 24)])
+def test_any_size_has_features(size):
+    assert FlowerFeatures("ab").eval()(torch.rand(2, 3, *size)).shape == (2, 256)
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path):
+    model = FlowerFeatures(["one", "two"])
+    model.head = torch.nn.Linear(7, 2)
+    save_checkpoint(tmp_path / "features.pt", model)
+    with pytest.raises(UserError, match="head.weight is"):
+        load_features(tmp_path / "features.pt")
+
+
+def test_one_species_is_refused(tmp_path):
+    """P25: nothing to tell apart."""
+    root = write_photos(tmp_path / "photos", 2)
+    for kind in ("astilbe", "bellflower"):
+        for path in (root / kind).iterdir():
+            path.unlink()
+    with pytest.raises(UserError, match="at least two"):
+        train_features.main(["--data", str(root), "--out", str(tmp_path / "out")])

@@ -1,0 +1,280 @@
+"""The measures against closed forms and known sets."""
+
+import math
+
+import pytest
+import torch
+
+from tests.helpers.metrics import normal, whitened
+from utils.data.synthetic import draw_flowers
+from utils.evaluation.evaluate import precision, recall
+from utils.evaluation.metrics import (
+    among,
+    extract,
+    frechet_distance,
+    kernel_distance,
+    nearest_training_images,
+    share,
+    with_interval,
+)
+
+
+@pytest.fixture(scope="module")
+def flowers():
+    """Drawn flowers, (600, 3, 24, 24) in [0, 1]."""
+    return draw_flowers(200, 24, 24)[0].float() / 255
+
+
+# Frechet distance ---------------------------------------------------------------
+
+
+def test_distance_to_itself_is_nothing():
+    features = normal(300, 16, 0)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(features, features.flip(0)) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_of_known_gaussians():
+    """Diagonal ones: the sum of (m1 - m2)^2 + (s1 - s2)^2."""
+    unit = whitened(500, 8, 0)
+    scales = torch.arange(1, 9).double()
+    expected = 8 * 0.5**2 + (scales - 1).square().sum().item()
+    found = frechet_distance(unit, unit * scales + 0.5)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_a_single_feature():
+    ones = whitened(100, 1, 0)
+    assert frechet_distance(ones, 3 * ones + 1) == pytest.approx(1 + 4, rel=1e-9)
+
+
+def test_frechet_distance_of_gaussians_that_do_not_commute():
+    """Against the eigenvalues of the plain product C1 C2, as torchmetrics takes it."""
+    ones = normal(400, 12, 1) @ normal(12, 12, 2)
+    others = normal(500, 12, 3) @ normal(12, 12, 4) + 0.3
+    first, second = ones.T.cov(), others.T.cov()
+    cross = torch.linalg.eigvals(first @ second).sqrt().real.sum()
+    means = (ones.mean(dim=0) - others.mean(dim=0)).square().sum()
+    expected = (means + first.trace() + second.trace() - 2 * cross).item()
+    assert frechet_distance(ones, others) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(others, ones) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_fewer_images_than_features():
+    """The covariances are singular then, and the distance to itself is still 0."""
+    few = normal(10, 30, 0)
+    assert frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_of_torchmetrics():
+    """Its own formula, on random features, to a thousandth."""
+    from torchmetrics.image import fid
+
+    ones, others = normal(300, 20, 0), normal(300, 20, 1, scale=1.5, shift=0.2)
+    facts = [
+        f(x) for x in (ones, others) for f in (lambda x: x.mean(0), lambda x: x.T.cov())
+    ]
+    theirs = fid._compute_fid(*facts).item()
+    assert frechet_distance(ones, others) == pytest.approx(theirs, rel=1e-3)
+
+
+# Kernel distance ----------------------------------------------------------------
+
+
+def test_kernel_distance_by_its_definition():
+    """Three sums over pairs, written out."""
+    ones, others = normal(11, 3, 0), normal(10, 3, 1, shift=0.5)
+
+    def mean(first, second, same):
+        values = [
+            (float(x @ y) / 3 + 1) ** 3
+            for i, x in enumerate(first)
+            for j, y in enumerate(second)
+            if not (same and i == j)
+        ]
+        return sum(values) / len(values)
+
+    expected = mean(ones, ones, True) + mean(others, others, True)
+    expected -= 2 * mean(ones, others, False)
+    assert kernel_distance(ones, others).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_is_unbiased():
+    """Its mean over many pairs of small sets from one distribution is 0."""
+    values = [
+        kernel_distance(normal(10, 4, 2 * i), normal(10, 4, 2 * i + 1), 2).value
+        for i in range(400)
+    ]
+    values = torch.tensor(values)
+    assert abs(values.mean()) < 4 * values.std() / math.sqrt(len(values))
+    assert (values < 0).any()
+
+
+def test_the_interval_of_equal_distributions_covers_zero():
+    """Nearly always, and its ends stand around the value."""
+    inside = 0
+    for i in range(20):
+        value, low, high = kernel_distance(normal(60, 4, i), normal(60, 4, 99 + i))
+        assert low < value < high
+        inside += low <= 0 <= high
+    assert inside >= 18
+
+
+def test_the_interval_of_other_distributions_is_above_zero():
+    assert kernel_distance(normal(100, 4, 0), normal(100, 4, 1, shift=1.0)).low > 0
+
+
+def test_the_interval_is_repeatable():
+    sets = normal(30, 4, 0), normal(30, 4, 1)
+    assert kernel_distance(*sets) == kernel_distance(*sets)
+    assert kernel_distance(*sets) != kernel_distance(*sets, seed=1)
+
+
+# Intervals ----------------------------------------------------------------------
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    """Blocks of one row: 1.96 s / sqrt(N) on either side, exactly."""
+    numbers = normal(50, 1, 0)[:, 0]
+    value, low, high = with_interval(lambda some: some.mean().item(), numbers, 50)
+    half = 1.96 * numbers.std().item() / math.sqrt(50)
+    assert value == pytest.approx(numbers.mean().item())
+    assert (low, high) == pytest.approx((value - half, value + half))
+
+
+@pytest.mark.parametrize("right, count", [(0, 1000), (3, 40), (20, 40), (40, 40)])
+def test_the_interval_of_a_share(right, count):
+    """Wilson's ends are the shares p that the observed one is 1.96 deviations from."""
+    value, low, high = share(torch.arange(count) < right)
+    assert value == right / count and 0 <= low <= value <= high <= 1
+    for p in (low, high):
+        if 0 < p < 1:
+            deviations = abs(value - p) / math.sqrt(p * (1 - p) / count)
+            assert deviations == pytest.approx(1.96, rel=1e-6)
+    assert high - low > 0.003
+
+
+def test_the_interval_of_a_distance_narrows_with_more_images():
+    widths = []
+    for count in (100, 1600):
+        others = normal(2000, 4, 0)
+        found = with_interval(
+            lambda some, others=others: frechet_distance(some, others),
+            normal(count, 4, 1, shift=0.5),
+        )
+        assert found.low < found.value < found.high
+        widths.append(found.high - found.low)
+    assert widths[0] > 2 * widths[1]
+
+
+# Precision and recall -----------------------------------------------------------
+
+
+def precision_and_recall(real, generated, neighbours=3):
+    """Both shares, without intervals."""
+    sides = (generated, real), (real, generated)
+    return tuple(among(*side, neighbours).double().mean().item() for side in sides)
+
+
+def test_precision_and_recall_of_equal_sets():
+    features = normal(100, 4, 0)
+    assert precision_and_recall(features, features) == (1, 1)
+
+
+def test_precision_and_recall_of_sets_far_apart():
+    assert precision_and_recall(normal(50, 4, 0), normal(50, 4, 1, shift=99)) == (0, 0)
+
+
+def test_one_of_two_modes():
+    """Images of one kind alone are precise, and recall half of the photos."""
+    left, right = normal(200, 2, 0, 0.1), normal(200, 2, 1, 0.1, shift=9)
+    precision, recall = precision_and_recall(
+        torch.cat([left, right]), normal(200, 2, 2, 0.1)
+    )
+    assert precision > 0.9 and 0.4 < recall <= 0.5
+
+
+def test_precision_by_hand():
+    """On a line: balls of the nearest neighbour around 0, 1 and 5 reach 1, 1 and 4."""
+    real = torch.tensor([[0.0], [1.0], [5.0]])
+    generated = torch.tensor([[2.0], [2.5], [8.9], [-1.5]])
+    precision, _ = precision_and_recall(real, generated, neighbours=1)
+    assert precision == pytest.approx(3 / 4)
+
+
+def test_intervals_of_precision_and_recall_leave_out_generated_images():
+    """Each as if the whole measure were taken again without a block of them."""
+    real, generated = normal(90, 2, 0), normal(60, 2, 1, shift=1.5)
+    for which, measure in enumerate((precision, recall)):
+        expected = with_interval(
+            lambda some, which=which: precision_and_recall(real, some)[which], generated
+        )
+        found = measure(generated, real)
+        assert 0 < expected.low < expected.high < 1
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+# Copies -------------------------------------------------------------------------
+
+
+def test_copies_are_found_and_others_are_not(flowers):
+    """Noise of 0.02 does not hide a training photo, mirrored or not."""
+    training, other = flowers[:500], flowers[500:]
+    noise = 0.02 * torch.randn(
+        500, 3, 24, 24, generator=torch.Generator().manual_seed(0)
+    )
+    for copies in (training + noise, training.flip(3) + noise):
+        found = nearest_training_images(copies, training)
+        assert found.copies().float().mean() > 0.95
+        assert (found.indices == torch.arange(500)).float().mean() > 0.99
+    assert nearest_training_images(other, training).copies().float().mean() < 0.02
+
+
+def test_the_second_nearest_is_another_photo():
+    """A photo and its mirror image are one."""
+    photos = torch.zeros(2, 3, 2, 2)
+    photos[0, :, :, 0] = 1
+    found = nearest_training_images(photos[:1].flip(3), photos)
+    assert found.indices.tolist() == [0] and found.first.tolist() == [0]
+    assert found.second.item() == pytest.approx(math.sqrt(6))
+
+
+def test_nearest_by_features(flowers):
+    """Any extractor: by brightness, the nearest photo has the nearest brightness."""
+
+    def brightness(images):
+        return images.mean(dim=(1, 2, 3))[:, None]
+
+    found = nearest_training_images(flowers[:5], flowers[5:], brightness)
+    levels = brightness(flowers)[:, 0]
+    for level, index in zip(levels[:5], found.indices, strict=True):
+        assert index == (levels[5:] - level).abs().argmin()
+
+
+# Refusals -----------------------------------------------------------------------
+
+
+def test_too_few_images_are_refused():
+    one, nine, many = normal(1, 4, 0), normal(9, 4, 0), normal(30, 4, 1)
+    for measure in (frechet_distance, kernel_distance, among):
+        with pytest.raises(ValueError, match="needed, got 1"):
+            measure(many, one)
+    with pytest.raises(ValueError, match="at least 10 images are needed, got 9"):
+        kernel_distance(nine, many)
+    with pytest.raises(ValueError, match="at least 20 images are needed, got 9"):
+        with_interval(lambda some: some.mean().item(), nine)
+    with pytest.raises(ValueError, match="at least 2 images"):
+        nearest_training_images(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
+
+
+def test_an_extractor_in_training_mode_is_refused(flowers):
+    """It would answer by the batch, and change."""
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Flatten())
+    with pytest.raises(ValueError, match="training mode"):
+        extract(model, flowers[:2])
+    assert extract(model.eval(), flowers[:2]).shape == (2, 1728)
+
+
+def test_an_extractor_of_another_shape_is_refused(flowers):
+    with pytest.raises(ValueError, match=r"\(N, D\)"):
+        extract(lambda images: images, flowers[:2])

@@ -1,0 +1,32 @@
+"""The command that prints the linear yardsticks."""
+
+import re
+
+import pytest
+import torch
+
+from tests.conftest import write_photos
+from tools import linear_baselines as controls
+from utils.cli import UserError
+from utils.data_processor import create_flower_dataloaders
+
+
+def test_it_prints_the_residual_variance(tmp_path, capsys):
+    """What PCA leaves of the training photos is the variance off its axes."""
+    root = write_photos(tmp_path / "photos", 20)
+    line = f"--data {root} --encoding-dim 5 --image-size 8"
+    controls.main(line.split())
+    first, second = capsys.readouterr().out.splitlines()
+    train, valid = map(float, re.findall(r"0\.\d{5}", first))
+    training, _ = create_flower_dataloaders(16, root, 8, 8)
+    flat = training.dataset.all_images().flatten(1).double()
+    values = torch.linalg.eigvalsh(flat.T.cov(correction=0))  # ascending
+    assert train == pytest.approx(values[:-5].sum().item() / 192, abs=1e-5)
+    bounds = map(float, re.findall(r"\d+\.\d", second))
+    assert valid > train > 0 and all(bound > 0 for bound in bounds)
+
+
+def test_more_components_than_photos_are_refused(tmp_path):
+    root = write_photos(tmp_path / "photos", 2)
+    with pytest.raises((ValueError, UserError), match="components must be 1 to 4"):
+        controls.main(["--data", str(root), "--encoding-dim", "64"])

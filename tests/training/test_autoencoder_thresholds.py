@@ -1,0 +1,67 @@
+"""What the autoencoders' own settings reach, on the real photos: means of three seeds.
+
+Run with `pytest -m thresholds -s`, beside test_thresholds.py.
+"""
+
+import shutil
+from statistics import mean
+
+import pytest
+
+from tests.training.test_thresholds import pytestmark, train  # noqa: F401  (the marker)
+from tests.training.test_train import rows_of
+
+THREE_EPOCHS = "--epochs 3 --no-flips --batch-size 8 --lr 0.003 --weight-decay 0.2"
+
+
+def last_losses(folder, photos, *arguments, factor=1):
+    """Train on three seeds -> mean (train, valid) per photo of the last epoch."""
+    rows = []
+    for seed in "012":
+        _, out = train(folder, photos, *arguments, "--seed", seed)
+        (path,) = (out / "log").glob("*.csv")
+        rows.append(rows_of(path)[-1])
+    columns = "train_per_photo", "valid_per_photo"
+    found = [factor * mean(float(row[name]) for row in rows) for name in columns]
+    print(f"{' '.join(arguments)}: train {found[0]:.5g}, valid {found[1]:.5g}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("numbers")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "arguments, most_train, most_valid",
+    [
+        ("--model AE", 0.0062, 0.0072),  # a tenth below PCA of 64 components
+        (f"--model AE {THREE_EPOCHS}", 0.010, 0.012),
+        ("--model AE --optimizer sgd", 0.0105, 0.0265),
+        ("--model MLPAE", 0.03, 0.03),
+        ("--model MLPAE --optimizer adamw", 0.0125, 0.0125),
+    ],
+)
+def test_losses_per_photo(place, real_photos, arguments, most_train, most_valid):
+    found = last_losses(place, real_photos, *arguments.split())
+    assert found[0] <= most_train and found[1] <= most_valid
+
+
+def test_vae_passes_below_the_linear_optimum(place, real_photos):
+    """Per batch of 16, where a linear VAE's best is 727 on the training photos."""
+    train_loss, valid_loss = last_losses(
+        place, real_photos, "--model", "VAE", factor=16
+    )
+    assert train_loss <= 695 and valid_loss <= 705
+
+
+@pytest.mark.parametrize("model", ["AE", "VAE"])
+@pytest.mark.parametrize("split", ["1", "2"])
+def test_other_splits_change_little(place, real_photos, model, split):
+    """Validation losses within 5 % of those of the default split."""
+    _, here = last_losses(place, real_photos, "--model", model)
+    flags = ("--model", model, "--split-seed", split)
+    _, there = last_losses(place, real_photos, *flags)
+    assert there == pytest.approx(here, rel=0.05)

@@ -1,0 +1,281 @@
+"""Truths about what training leaves on disk: the CSV file and the best weights."""
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from tests.training.test_train import CPU, LINE, Scale, batches, rows_of, run, scripted
+from utils.checkpoint import load_checkpoint
+from utils.cli import UserError
+from utils.train import training_epochs
+
+BEST = "Best_AE.pth"
+
+
+def squared_error_sum(outputs, images):
+    return F.mse_loss(outputs, images, reduction="sum")
+
+
+squared_error_sum.reduction = "sum"
+
+
+# The CSV file ------------------------------------------------------------------
+
+
+def losses_per_photo(folder, capsys, batch_size, loss_fn):
+    """Train on 7 photos at rate 0 -> per-photo losses, and the printed ones."""
+    (photos, _), *_ = batches(1, size=7)
+    loader = [(part, None) for part in photos.split(batch_size)]
+    run(
+        folder,
+        Scale(),
+        lr=0.0,
+        loss_fn=loss_fn,
+        log_path=folder / "log" / "AE.csv",
+        training_dataloader=loader,
+        validation_dataloader=loader,
+    )
+    (row,) = rows_of(folder / "log" / "AE.csv")
+    printed = LINE.fullmatch(capsys.readouterr().out.strip()).groups()[1:]
+    assert (row["train_loss"], row["valid_loss"]) == printed
+    return [float(row["train_per_photo"]), float(row["valid_per_photo"])], printed
+
+
+@pytest.mark.parametrize(
+    "loss_fn, values", [(F.mse_loss, 3 * 4 * 4), (squared_error_sum, 1)]
+)
+def test_loss_per_photo_does_not_depend_on_the_batch_size(
+    tmp_path, capsys, loss_fn, values
+):
+    """R8, T23: the printed mean of batch means does, with a short last batch."""
+    (photos, _), *_ = batches(1, size=7)
+    exact = (photos / 2).square().sum().item() / 7 / values
+    printed = set()
+    for size in (1, 3, 4, 7):
+        ours, lines = losses_per_photo(tmp_path, capsys, size, loss_fn)
+        assert ours == pytest.approx([exact, exact], rel=1e-6)
+        printed.add(round(float(lines[0]), 6))
+    assert len(printed) > 2
+
+
+class Detailed(Scale):
+    """Has details, the brightness of each photo, and tells their mean."""
+
+    def details(self, images, labels):
+        return {"brightness": images.mean(dim=(1, 2, 3))}
+
+    def summary(self, details):
+        return {"brightness": details["brightness"].mean().item()}
+
+
+def test_columns_and_rows_of_the_csv_file(tmp_path, capsys):
+    """A row per epoch; cells of a check are empty where there was none."""
+    validation = batches(1, size=3) + batches(1, size=1, seed=1)
+    run(
+        tmp_path,
+        Detailed(),
+        num_epochs=5,
+        log_path=tmp_path / "AE.csv",
+        validation_dataloader=validation,
+    )
+    rows = rows_of(tmp_path / "AE.csv")
+    checked = "valid_per_photo", "valid_brightness"
+    assert list(rows[0]) == [
+        *("epoch", "lr", "train_per_photo", *checked),
+        *("train_loss", "valid_loss", "seconds"),
+    ]
+    assert [row["epoch"] for row in rows] == list("01234")
+    assert [bool(row[name]) for name in checked for row in rows] == 2 * [1, 0, 0, 1, 1]
+    photos = torch.cat([images for images, _ in validation])
+    brightness = float(rows[0]["valid_brightness"])
+    assert brightness == pytest.approx(photos.mean().item(), rel=1e-6)
+    assert all(0 <= float(row["seconds"]) < 60 for row in rows)
+    losses = [(row["epoch"], row["train_loss"], row["valid_loss"]) for row in rows]
+    printed = capsys.readouterr().out.splitlines()
+    assert losses == [LINE.fullmatch(line).groups() for line in printed]
+
+
+def test_labels_reach_the_loss_and_checks_come_when_asked(tmp_path):
+    """Those of the batch, in training, validation and details; checks at 0, 2, 4, 5."""
+    model, seen = Detailed(), []
+    labelled = [(images, torch.full((2,), 7.0)) for images, _ in batches(2)]
+
+    def batch_loss(model, images, labels):
+        seen.append((torch.is_grad_enabled(), labels.tolist()))
+        return F.mse_loss(model(images), images)
+
+    model.details = lambda images, labels: {"label": labels}
+    model.summary = lambda details: {"label": details["label"].mean().item()}
+    for _ in training_epochs(
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        lambda epoch: 0.1,
+        model,
+        (labelled, labelled[:1]),
+        batch_loss,
+        num_epochs=6,
+        patience=9,
+        device=CPU,
+        model_save_root=tmp_path,
+        log_path=tmp_path / "AE.csv",
+        check_every=2,
+    ):
+        pass
+    assert seen.count((True, [7.0, 7.0])) == 12
+    assert seen.count((False, [7.0, 7.0])) == 4 == len(seen) - 12
+    told = [row["valid_label"] for row in rows_of(tmp_path / "AE.csv")]
+    assert told == ["7.0", "", "7.0", "", "7.0", "7.0"]
+
+
+# The best weights --------------------------------------------------------------
+
+
+def epochs_of(folder, model, checks, num_epochs, **options):
+    """The loop itself, on scripted checks, at rate 0.1."""
+    loss_fn = scripted(model, checks)
+    return training_epochs(
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        lambda epoch: 0.1,
+        model,
+        (batches(2), batches(1, seed=1)),
+        lambda model, images, _: loss_fn(model(images), images),
+        num_epochs=num_epochs,
+        patience=9,
+        device=CPU,
+        model_save_root=folder,
+        **options,
+    )
+
+
+def test_the_file_changes_only_on_a_new_best_and_holds_its_weights(tmp_path):
+    """P19, M10, R13: checks 5 4 4 6 3 at epochs 0 3 6 9 10; the row is there too."""
+    model, w, old = Scale(), {}, None
+    log_path = tmp_path / "AE.csv"
+    epochs = epochs_of(tmp_path, model, [5, 4, 4, 6, 3], 11, log_path=log_path)
+    for epoch in epochs:
+        w[epoch.number] = model.w.item()
+        content = (tmp_path / BEST).read_bytes()
+        assert (content != old) == (epoch.number in (0, 3, 10)) == epoch.is_best
+        old = content
+        weights, about = load_checkpoint(tmp_path / BEST)
+        assert weights["w"].item() == w[about["epoch"]]
+        assert about["epoch"] == max(n for n in (0, 3, 10) if n <= epoch.number)
+        assert len(rows_of(log_path)) == epoch.number + 1
+    assert len(set(w.values())) == 11 and about["valid_loss"] == 3.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["AE.csv", BEST]
+
+
+def test_averaged_weights_are_the_ones_validated_and_saved(tmp_path):
+    """STYLE rule 16; the oracle is the plain mean of w after each of four steps."""
+    model, after, judged = Scale(), [], []
+    averaged = AveragedModel(model)  # equal weights
+    model.register_forward_pre_hook(lambda *_: after.append(model.w.item()))
+
+    def batch_loss(model, images, _labels):
+        if not torch.is_grad_enabled():
+            judged.append(model.w.item())
+        return F.mse_loss(model(images), images)
+
+    for _ in training_epochs(
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        lambda epoch: 0.1,
+        model,
+        (batches(4), batches(1)),
+        batch_loss,
+        num_epochs=1,
+        patience=9,
+        device=CPU,
+        model_save_root=tmp_path,
+        averaged=averaged,
+    ):
+        after.append(model.w.item())
+    mean = sum(after[1:5]) / 4
+    assert len(after) == 5 and mean != pytest.approx(after[-1], rel=1e-3)
+    assert judged == pytest.approx([mean])
+    weights, about = load_checkpoint(tmp_path / BEST)
+    assert list(weights) == ["w"] and about["model"] == "AE"
+    assert weights["w"].item() == judged[0]
+
+
+# Losses that are not finite ----------------------------------------------------
+
+BATCHES = 3  # in an epoch
+
+
+def poisoned(model, batch, value):
+    """A loss that is `value` at this batch of the run, counted over training alone.
+
+    Batch "check" means every validation batch instead.
+    """
+    trained = []
+
+    def loss_fn(outputs, images):
+        trained.extend([1] if model.training else [])
+        here = len(trained) - 1 if model.training else "check"
+        loss = F.mse_loss(outputs, images)
+        return loss * value if here == batch else loss
+
+    return loss_fn
+
+
+@pytest.mark.parametrize("old", [None, b"the best of an earlier run"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("batch", [0, BATCHES - 1, "check"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, batch, value, old):
+    """P18, T05-T07: names epoch and lr; the old best is untouched, no new one made."""
+    if old:
+        (tmp_path / BEST).write_bytes(old)
+    model = Scale()
+    with pytest.raises(UserError, match="(?i)non-finite") as caught:
+        run(
+            tmp_path,
+            model,
+            lr=0.125,
+            training_dataloader=batches(BATCHES),
+            loss_fn=poisoned(model, batch, value),
+            num_epochs=4,
+        )
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert files == ({BEST: old} if old else {})
+    assert re.search(r"epoch 0\b", str(caught.value))
+    assert re.search(r"lr 0\.125\b", str(caught.value))
+
+
+def test_a_later_nan_leaves_the_best_of_this_run(tmp_path, capsys):
+    """P18: epoch 0 was saved; the last step of epoch 2 is nan, its line not printed."""
+    model = Scale()
+    with pytest.raises(UserError, match=r"epoch 2\b"):
+        run(
+            tmp_path,
+            model,
+            training_dataloader=batches(BATCHES),
+            num_epochs=9,
+            loss_fn=poisoned(model, 3 * BATCHES - 1, math.nan),
+        )
+    weights, about = load_checkpoint(tmp_path / BEST)
+    assert about["epoch"] == 0 and torch.isfinite(weights["w"])
+    assert capsys.readouterr().out.count("Epoch: ") == 2
+
+
+def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
+    """P18: the loss is finite, a weight beside it is not."""
+    model = Scale()
+    model.unused = nn.Parameter(torch.tensor([1.0, math.nan]))
+    (tmp_path / BEST).write_bytes(b"old")
+    with pytest.raises(UserError, match="unused") as caught:
+        run(tmp_path, model, lr=0.125)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    assert re.search(r"epoch 0\b", str(caught.value))
+    assert re.search(r"lr 0\.125\b", str(caught.value))
+
+
+def test_a_loop_without_the_check_would_be_noticed(tmp_path, monkeypatch, capsys):
+    """The mutant lets every loss pass: no error, and nan on the line."""
+    monkeypatch.setattr("utils.train.finite", lambda loss, name: loss.item())
+    model = Scale()
+    run(tmp_path, model, loss_fn=poisoned(model, "check", math.nan))
+    assert capsys.readouterr().out.endswith("Valid Loss: nan\n")
