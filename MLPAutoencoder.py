@@ -12,8 +12,8 @@ from torch import nn
 MLPAE_ENCODING_DIM = 64  # numbers in the latent vector
 
 
-def start_layer(module):
-    """He initialisation of any layer: keeps the signal's variance under ReLU.
+def init_weights(module):
+    """Initialize a layer by He's scheme, which keeps the variance under ReLU.
 
     He et al. 2015, "Delving Deep into Rectifiers", equation 10.
     """
@@ -23,7 +23,7 @@ def start_layer(module):
 
 
 class MLPAutoencoder(nn.Module):
-    """Compress an image to `encoding_dim` numbers and back, by linear layers.
+    """Compresses an image to `encoding_dim` numbers and back, by linear layers.
 
     Any image size is accepted; it is fixed at construction.
 
@@ -43,15 +43,18 @@ class MLPAutoencoder(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         image_shape = (img_channel, img_height, img_width)
-        values = img_channel * img_height * img_width
+        values = img_channel * img_height * img_width  # 1,728 for 3 x 24 x 24
+
+        # No ReLU after the last layer: a code is not a hidden activation.
         self.encoder = nn.Sequential(
-            nn.Flatten(),
+            nn.Flatten(),  # (B, C, H, W) -> (B, C * H * W)
             nn.Linear(values, 256),
             nn.ReLU(),
             nn.Linear(256, 128),
             nn.ReLU(),
             nn.Linear(128, encoding_dim),
         )
+        # Not a softmax, over which all values of an image would sum to 1.
         self.decoder = nn.Sequential(
             nn.Linear(encoding_dim, 128),
             nn.ReLU(),
@@ -59,24 +62,24 @@ class MLPAutoencoder(nn.Module):
             nn.ReLU(),
             nn.Linear(256, values),
             nn.Sigmoid(),
-            nn.Unflatten(1, image_shape),
+            nn.Unflatten(1, image_shape),  # -> (B, C, H, W)
         )
-        self.apply(start_layer)
+        self.apply(init_weights)
 
     @property
     def name(self):
         return "MLPAE"
 
     @torch.no_grad()
-    def start_at(self, channel_means):
-        """Let an untrained decoder answer with the average colour of the photos.
+    def init_output_bias(self, channel_means):
+        """Set the last bias so that the initial outputs are near the mean colour.
 
-        channel_means: (C,), in (0, 1); the last bias becomes their logit.
+        channel_means: (C,), in (0, 1); the bias becomes their logit.
         """
         bias = self.decoder[-3].bias  # (C * H * W,)
         pixels = bias.numel() // len(channel_means)
         bias.copy_(torch.logit(channel_means, eps=1e-3).repeat_interleave(pixels))
 
     def forward(self, x):
-        """Images (B, C, H, W) in [0, 1] -> reconstructions of the same shape."""
+        """Return the reconstructions of images (B, C, H, W), all in [0, 1]."""
         return self.decoder(self.encoder(x))

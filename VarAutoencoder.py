@@ -4,21 +4,27 @@
 latent vector ~ N(mean, variance)
           -> 128 x H/4 x W/4 -> 64 x H/4 x W/4 -> 32 x H/2 x W/2 -> 3 x H x W
 
-The convolutions are those of Autoencoder.py, written out again, since each part of the
-assignment is read on its own. Between them stands GELU (Hendrycks & Gimpel 2016,
-arXiv:1606.08415), with which trials ended at a lower loss than with ReLU.
+The convolutions are those of Autoencoder.py, repeated here because each part of the
+assignment is read on its own. The activation is GELU (Hendrycks & Gimpel 2016,
+arXiv:1606.08415; the assignment does not fix it), which reached a lower loss than ReLU.
 """
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 VAE_ENCODING_DIM = 64  # numbers in the latent vector
-ACTIVE = 0.01  # variance of a latent mean over images, from which it is in use
+ACTIVE = 0.01  # variance of a mean over images, above which its dimension is active
 
 
 def quarter(img_width, img_height):
-    """Return (W / 4, H / 4), or refuse sizes that two halvings do not divide."""
+    """Return (W / 4, H / 4).
+
+    Raises:
+        ValueError: if a side is not a multiple of 4.
+    """
     for name, value in (("img_width", img_width), ("img_height", img_height)):
         if value < 4 or value % 4:
             raise ValueError(f"{name} must be a multiple of 4, got {value}")
@@ -36,10 +42,10 @@ class VarEncoder(nn.Module):
         self.convolutions = nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1),
             nn.GELU(),
-            nn.MaxPool2d(2),
+            nn.MaxPool2d(2),  # 32 x H/2 x W/2
             nn.Conv2d(32, 64, 3, padding=1),
             nn.GELU(),
-            nn.MaxPool2d(2),
+            nn.MaxPool2d(2),  # 64 x H/4 x W/4
             nn.Conv2d(64, 128, 3, padding=1),
             nn.GELU(),
         )
@@ -47,7 +53,7 @@ class VarEncoder(nn.Module):
         self.log_variance = nn.Linear(128 * height * width, encoding_dim)
 
     def forward(self, x):
-        """Images (B, 3, H, W) in [0, 1] -> (mu, log_var), each (B, encoding_dim)."""
+        """Return (mu, log_var), each (B, encoding_dim), of images (B, 3, H, W)."""
         features = self.convolutions(x).flatten(1)  # (B, 128 * H/4 * W/4)
         return self.mean(features), self.log_variance(features)  # 2 x (B, D)
 
@@ -73,70 +79,74 @@ class VarDecoder(nn.Module):
         )
 
     def forward(self, z):
-        """Latent vectors (B, encoding_dim) -> images (B, 3, H, W) in [0, 1]."""
+        """Return the images (B, 3, H, W) in [0, 1] of codes (B, encoding_dim)."""
         features = self.features(z)  # (B, 128, H/4, W/4)
         return self.image(features)  # (B, 3, H, W)
 
 
 class VarAutoencoder(nn.Module):
-    """Encode an image as a Gaussian, draw from it, decode the draw.
+    """Encodes an image as a Gaussian, samples it, and decodes the sample.
+
+    antithetic_pairs: pairs of latent vectors per image in training; with 0 one vector.
 
     Raises:
-        ValueError: if a side is no multiple of 4, or `encoding_dim` is below 1.
+        ValueError: if a side is not a multiple of 4, or `encoding_dim` is below 1.
     """
 
-    def __init__(self, encoding_dim, img_width=24, img_height=24):
+    def __init__(self, encoding_dim, img_width=24, img_height=24, antithetic_pairs=0):
         super().__init__()
         self.args = {
             "encoding_dim": encoding_dim,
             "img_width": img_width,
             "img_height": img_height,
+            "antithetic_pairs": antithetic_pairs,
         }
         self.encoder = VarEncoder(encoding_dim, img_width, img_height)
         self.decoder = VarDecoder(encoding_dim, img_width, img_height)
-        self.pairs = 0  # antithetic, of draws per image in training; with 0 one draw
+        self.antithetic_pairs = antithetic_pairs
 
     @property
     def name(self):
         return "VAE"
 
     @torch.no_grad()
-    def start_at(self, channel_means):
-        """Let an untrained decoder answer with the average colour of the photos.
+    def init_output_bias(self, channel_means):
+        """Set the last bias so that the initial outputs are near the mean colour.
 
-        channel_means: (3,), in (0, 1); the last bias becomes their logit.
+        channel_means: (3,), in (0, 1); the bias becomes their logit.
         """
         self.decoder.image[-2].bias.copy_(torch.logit(channel_means, eps=1e-3))
 
     def reparameterize(self, mu, log_var):
-        """Draw z ~ N(mu, exp(log_var)) so that gradients reach both: (B, D)."""
+        """Draw z ~ N(mu, exp(log_var)), differentiable in both: (B, D)."""
         return mu + (log_var / 2).exp() * torch.randn_like(mu)
 
     def forward(self, x):
         """Images (B, 3, H, W) in [0, 1] -> (reconstructions, mu, log_var).
 
-        Draws in evaluation too, since the bound is an expectation over z. In training
-        with `pairs` the reconstructions are those of every draw, (2 pairs, B, 3, H, W).
+        Samples z in evaluation mode too, since the bound is an expectation over z. In
+        training with K antithetic pairs the reconstructions are (2 K, B, 3, H, W).
         """
-        mu, log_var = self.encoder(x)  # 2 x (B, D)
-        if self.training and self.pairs:
-            z = self.antithetic_draws(mu, log_var)  # (2 pairs, B, D)
+        mu, log_var = self.encoder(x)  # each (B, D)
+        if self.training and self.antithetic_pairs:
+            z = self.antithetic_draws(mu, log_var)  # (2 K, B, D)
             images = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
             return images, mu, log_var
         z = self.reparameterize(mu, log_var)  # (B, D)
         return self.decoder(z), mu, log_var
 
     def antithetic_draws(self, mu, log_var):
-        """Draw pairs on opposite sides of the mean -> (2 pairs, B, D).
+        """Draw pairs of z on opposite sides of the mean -> (2 K, B, D).
 
-        What a draw adds to a gradient in proportion to its distance from the mean its
-        mirror image takes away again (Wu et al. 2019, arXiv:1810.02555).
+        In the mean over a pair, terms of the gradient that are odd in the noise cancel
+        (Wu et al. 2019, arXiv:1810.02555).
         """
-        noise = (log_var / 2).exp() * mu.new_empty(self.pairs, *mu.shape).normal_()
+        noise = mu.new_empty(self.antithetic_pairs, *mu.shape).normal_()
+        noise = (log_var / 2).exp() * noise  # (K, B, D)
         return torch.cat([mu + noise, mu - noise])
 
-    def details(self, x, _labels=None):
-        """What `summary` needs of each image: names -> (B,) or (B, D)."""
+    def validation_details(self, x, _labels=None):
+        """Return what `summarize_details` needs of images: names -> (B,) or (B, D)."""
         reconstruction, mu, log_var = self(x)
         return {
             "squared_error": squared_error(reconstruction, x),
@@ -145,12 +155,12 @@ class VarAutoencoder(nn.Module):
             "mu": mu,
         }
 
-    def summary(self, details):
-        """Details of many images -> names -> numbers, beside the loss.
+    def summarize_details(self, details):
+        """Details of many images -> names -> numbers that are logged beside the loss.
 
-        Its parts per image, `loss_at_mean` with the mean in place of a draw (and the KL
-        as it is, at any beta), the KL of each dimension, and how many dimensions tell
-        images apart: those whose mean varies by more than ACTIVE (Burda et al. 2016,
+        The loss's parts per image; `loss_at_mean`, with the mean in place of a draw and
+        an unweighted KL; the KL of each dimension; and the number of active units,
+        whose mean varies by more than ACTIVE over the images (Burda et al. 2016,
         arXiv:1509.00519, section 5.2).
         """
         error, at_mean, kl = (
@@ -167,13 +177,16 @@ class VarAutoencoder(nn.Module):
         }
 
 
+# Losses ------------------------------------------------------------------------
+
+
 def squared_error(reconstruction, images):
-    """Squared error summed over an image's values: 2 x (B, C, H, W) -> (B,)."""
+    """Return the squared error, a sum over each image: 2 x (B, C, H, W) -> (B,)."""
     return F.mse_loss(reconstruction, images, reduction="none").flatten(1).sum(dim=1)
 
 
 def kl_to_standard_normal(mu, log_var):
-    """KL(N(mu, exp(log_var)) || N(0, 1)) of each latent number: (B, D) -> (B, D).
+    """Return KL(N(mu, exp(log_var)) || N(0, 1)) of each dimension: (B, D).
 
     Kingma & Welling 2014, appendix B.
     """
@@ -181,24 +194,27 @@ def kl_to_standard_normal(mu, log_var):
 
 
 def VAE_loss_function(outputs, images, beta=1.0):
-    """Squared error plus beta times KL, both summed over the whole batch -> scalar.
+    """Return squared error plus beta times KL, each a sum over the batch: a scalar.
 
     The negative evidence lower bound of Kingma & Welling 2014, equation 10, for a
-    Gaussian decoder of variance beta / 2, up to a constant and a factor. The error is
-    a mean over draws, where there are several of each image: (K, B, C, H, W).
+    Gaussian decoder of variance beta / 2, up to a constant and a factor.
+
+    outputs: (reconstructions, mu, log_var); of several reconstructions per image, (K,
+    B, C, H, W), the error is the mean. images: (B, C, H, W).
     """
     reconstruction, mu, log_var = outputs
-    every = images.expand_as(reconstruction)
-    error = F.mse_loss(reconstruction, every, reduction="sum")
-    error = error * (images.numel() / every.numel())
+    repeated = images.expand_as(reconstruction)
+    error = F.mse_loss(reconstruction, repeated, reduction="sum")
+    error = error * (images.numel() / repeated.numel())
     return error + beta * kl_to_standard_normal(mu, log_var).sum()
 
 
 def calibrated_loss_function(outputs, images):
-    """Negative log-likelihood plus KL in nats, summed over the batch -> scalar.
+    """Return negative log-likelihood plus KL in nats, a sum over the batch: a scalar.
 
-    The decoder's variance is the best one for the batch, its mean squared error: the
-    sigma-VAE of Rybkin et al. 2021, arXiv:2006.13202. Can be negative: a density.
+    The decoder's variance is the optimal one for the batch, its mean squared error: the
+    sigma-VAE of Rybkin et al. 2021, arXiv:2006.13202. A density can exceed 1, so the
+    loss can be negative.
     """
     reconstruction, mu, log_var = outputs
     variance = F.mse_loss(reconstruction, images.expand_as(reconstruction))
@@ -206,17 +222,8 @@ def calibrated_loss_function(outputs, images):
     return likelihood + kl_to_standard_normal(mu, log_var).sum()
 
 
-def loss_with(beta):
-    """Return the loss for a weight of the KL, or for "optimal"."""
+def loss_for(beta):
+    """Return the loss for a weight of the KL, or for "optimal" the calibrated one."""
     if beta == "optimal":
         return calibrated_loss_function
-
-    def loss_fn(outputs, images):
-        return VAE_loss_function(outputs, images, beta)
-
-    loss_fn.reduction = VAE_loss_function.reduction
-    return loss_fn
-
-
-# torch's word for "not divided by the batch"
-VAE_loss_function.reduction = calibrated_loss_function.reduction = "sum"
+    return partial(VAE_loss_function, beta=beta)

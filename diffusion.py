@@ -1,42 +1,71 @@
 """Part 4: a denoising diffusion model (DDPM; Ho et al. 2020, arXiv:2006.11239).
 
-Photos are drowned in noise over 300 steps; a network learns to see the noise in them;
-sampling starts at pure noise and takes it away again, step by step.
+Adds Gaussian noise over 300 steps; a network is trained to predict it; sampling starts
+at pure noise and removes it step by step.
 
 python diffusion.py > log/train_diffusion.out
+python diffusion.py --model diffusion_ddpm > log/train_diffusion_ddpm.out
+
+The second command trains the assignment's DDPM. The first trains by flow matching: the
+same network and the same loss, with other noise levels and another weighting.
 """
 
-from utils.experiment import within
-from utils.optim.factory import prepare_training
-
-if __name__ == "__main__":  # refuse a wrong command before torch loads
-    from utils.cli.arguments import diffusion_line
-    from utils.cli.process import begin
-
-    begin()
-    diffusion_line(__doc__).parse_args()
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
+
+from utils.cli import guard, run
+from utils.cli.arguments import command_line
+from utils.config import DIFFUSION_MODELS, DiffusionSettings, settings_for
+
+FLAGS = (
+    "--model --budget --species --seed --split-seed --data --strict-data --device --out"
+)
+
+
+def parse(argv=None):
+    """Return (checked command line, settings of the training)."""
+    parser = command_line(
+        __doc__,
+        *FLAGS.split(),
+        settings=fields(DiffusionSettings),
+        choices={"--model": DIFFUSION_MODELS},
+        model="diffusion",
+    )
+    args = parser.parse_args(argv)
+    return args, settings_for(args, args.model)
+
+
+if __name__ == "__main__":
+    guard(parse)
 
 import torch
 import torch.nn.functional as F
 
-from utils.diffusion.denoiser import Denoiser, training_loss
+from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
+from utils.device import fork_rng, set_seeds
+from utils.diffusion.denoiser import Denoiser, draw_sigma, training_target
+from utils.diffusion.sampling import default_sampler_config, draw_labels, sample_states
+from utils.experiment import TimeEstimate, start_training, with_budget
+from utils.figures import caption, save_curves, save_strip
+from utils.files import prepare_target
+from utils.optim.factory import prepare_training
+from utils.train import Trainer
 
 num_steps = 300
-beta_min, beta_max = 1e-4, 5e-2  # variance of the noise added in a step
+beta_min, beta_max = 1e-4, 5e-2  # variance of the noise that a step adds
 PICTURE_EVERY = 10  # epochs
 PICTURE_IMAGES = 20  # samples on a picture
 STRIP_FRAMES = 10  # of the denoising strip, noise and finished image included
+
+# The noise schedule ------------------------------------------------------------------
 
 
 def noise_tables(n_steps):
     """Return the schedule's tables by the paper's names, each (n_steps,) in float32.
 
     Step t = 0 .. n_steps - 1 adds noise of variance betas[t]; alphas_bar[t] is the
-    share of the photo's variance left after it (equation 4). Computed in float64.
+    proportion of the photo's variance that remains after it (equation 4). Computed in
+    float64.
     """
     u = torch.linspace(-6, 6, n_steps, dtype=torch.float64)
     betas = beta_min + (beta_max - beta_min) * torch.sigmoid(u)
@@ -57,42 +86,49 @@ betas, alphas, alphas_sqrt, alphas_bar, alphas_bar_sqrt, one_minus_alphas_bar_sq
     noise_tables(num_steps).values()
 )
 
+# The model ---------------------------------------------------------------------------
+
 
 class Diffuser(Denoiser):
-    """Predicts the noise in a noised image, and samples by taking it away.
+    """Predicts the noise in a noised image, and samples by removing it step by step.
 
-    Images are (B, C, H, W) in [-1, 1], of any size. `species` (B,), where it is given,
-    counts from 0; without it the model answers for flowers of any kind. The schedule's
-    tables are buffers, so that they follow the model to its device, and not part of its
-    state_dict. The kit's x_t is utils.denoiser's x_0 + level * noise, scaled down to
-    the variance of x_0 and noise.
+    Images are (B, C, H, W) in [-1, 1], of any size. Labels (B,) count from 0; without
+    them the model is unconditional. network: arguments of the Denoiser, whose x_0 +
+    sigma * noise is the paper's x_t / sqrt(alphas_bar[t]) with sigma = sigmas[t].
+
+    Raises:
+        ValueError: if `n_steps` is below 1, or there is no such objective.
     """
 
-    def __init__(self, n_steps, img_channels=3, name="diffusion", **network):
-        super().__init__(img_channels, **network)
+    def __init__(
+        self, n_steps, img_channels=3, name="diffusion", bfloat16=None, **network
+    ):
+        super().__init__(img_channels, bfloat16=bfloat16, **network)
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}")
         self.n_steps, self.name = n_steps, name
         args = {"n_steps": n_steps, "img_channels": img_channels, "name": name}
         self.args = args | network
+
+        # Buffers follow the model to its device; the state_dict does not have them.
         for table_name, table in noise_tables(n_steps).items():
             self.register_buffer(table_name, table, persistent=False)
-        levels = self.one_minus_alphas_bar_sqrt / self.alphas_bar_sqrt  # noise / signal
-        self.register_buffer("levels", levels, persistent=False)
+        sigmas = self.one_minus_alphas_bar_sqrt / self.alphas_bar_sqrt  # (n_steps,)
+        self.register_buffer("sigmas", sigmas, persistent=False)
 
     def rates(self, t):
-        """Steps (B,) -> what is left of the photo, and the noise: 2 x (B, 1, 1, 1)."""
+        """Return the factors of photo and noise in x_t: (B,) -> two (B, 1, 1, 1)."""
         tables = self.alphas_bar_sqrt, self.one_minus_alphas_bar_sqrt
         return [table[t].view(-1, 1, 1, 1) for table in tables]
 
-    def forward(self, x, t, species=None):
-        """Noised images (B, C, H, W) and steps (B,), from 0 -> the noise in them."""
+    def forward(self, x, t, labels=None):
+        """Predict the noise in x_t: (B, C, H, W) and steps (B,) -> (B, C, H, W)."""
         signal_rate, noise_rate = self.rates(t)
-        x_0 = self.denoise(x / signal_rate, self.levels[t], species)
+        x_0 = self.denoise(x / signal_rate, self.sigmas[t], labels)
         return (x - signal_rate * x_0) / noise_rate
 
     def noised(self, x_0, t, noise):
-        """Draw x_t given x_0, the forward process in one go (equation 4).
+        """Return x_t given x_0, the forward process in one step (equation 4).
 
         x_0, noise: (B, C, H, W); t: (B,) steps -> (B, C, H, W).
         """
@@ -100,27 +136,27 @@ class Diffuser(Denoiser):
         return signal_rate * x_0 + noise_rate * noise
 
     def posterior(self, x_0, x, t):
-        """Mean (B, C, H, W) and standard deviation of x_{t-1} given x_t and x_0.
+        """Return mean (B, C, H, W) and standard deviation of x_{t-1} given x_t and x_0.
 
-        Equation 7; t is an int. Before step 0 there is the photo itself.
+        Equation 7; t is an int. x_{-1} is the photo itself.
         """
         before = self.alphas_bar[t - 1] if t else torch.ones_like(self.alphas_bar[0])
-        left = self.one_minus_alphas_bar_sqrt[t] ** 2  # variance of the noise in x_t
-        mean = before.sqrt() * self.betas[t] / left * x_0
-        mean = mean + self.alphas_sqrt[t] * (1 - before) / left * x
-        return mean, ((1 - before) / left * self.betas[t]).sqrt()
+        variance = self.one_minus_alphas_bar_sqrt[t] ** 2  # of the noise in x_t
+        mean = before.sqrt() * self.betas[t] / variance * x_0
+        mean = mean + self.alphas_sqrt[t] * (1 - before) / variance * x
+        return mean, ((1 - before) / variance * self.betas[t]).sqrt()
 
     @torch.no_grad()
     def p_theta_sampling(self, x, t):
-        """Take one step back, from x_t to x_{t-1} (Algorithm 2); t is an int.
+        """Sample x_{t-1} from x_t (Algorithm 2); t is an int.
 
-        The photo that the noise implies is clipped to [-1, 1], as in the authors' code.
+        The predicted photo is clipped to [-1, 1], as in the code of Ho et al.
         """
         steps = torch.full((len(x),), t, device=x.device)  # (B,)
         noise = self(x, steps)
         x_0 = (x - self.one_minus_alphas_bar_sqrt[t] * noise) / self.alphas_bar_sqrt[t]
-        mean, deviation = self.posterior(x_0.clamp(-1, 1), x, t)
-        return mean + deviation * torch.randn_like(x) if t > 0 else mean
+        mean, std = self.posterior(x_0.clamp(-1, 1), x, t)
+        return mean + std * torch.randn_like(x) if t > 0 else mean
 
     def states(self, x, n_steps):
         """Yield x_T, ..., x_0 in [-1, 1] (Algorithm 2), holding one state at a time."""
@@ -139,137 +175,148 @@ class Diffuser(Denoiser):
 
     def save(self, path):
         """Save the weights as a bare state_dict; makes the folder."""
-        from utils.checkpoint import prepare_target, save_checkpoint
-
-        prepare_target(path)
-        save_checkpoint(path, self)
+        save_checkpoint(prepare_target(path), self)
 
 
-def diffusion_loss_fn(model, x_0):
-    """Mean squared error of the predicted noise at uniform steps -> scalar.
+def build(settings, num_classes, name):
+    """Return the untrained model that the settings describe."""
+    return Diffuser(
+        num_steps,
+        name=name,
+        channels=settings.channels,
+        num_blocks=settings.num_blocks,
+        num_classes=num_classes,
+        objective=settings.objective,
+        dropout=settings.dropout,
+        bfloat16={"auto": None, "bf16": True, "fp32": False}[settings.precision],
+    )
 
-    Equation 14 of Ho et al. 2020, a mean over batch and pixels. x_0: (B, C, H, W) in
-    [-1, 1].
+
+# The loss ----------------------------------------------------------------------------
+
+
+def diffusion_loss_fn(model, x_0, labels=None, *, sigma=None, weight="eps"):
+    """Return the denoising loss, a mean over batch and pixels: a scalar.
+
+    `diffusion_loss_fn(model, x_0)` is the loss of DDPM (Ho et al. 2020, equation 14):
+    the squared error of the predicted noise at uniform steps. The keywords choose how
+    noise levels are drawn and weighted, which is all in which flow matching differs
+    (Kingma & Gao 2023, arXiv:2303.00848): with x = x_0 + sigma * n, the squared error
+    of the velocity n - x_0 is (1 + sigma)^2 / sigma^2 times that of the estimated x_0,
+    and (1 + sigma)^2 times that of the estimated noise (sigma, x_0 in units of the
+    data's deviation). `python diffusion.py` trains by that weight, "flow".
+
+    x_0: (B, C, H, W) in [-1, 1]; labels: (B,) or None; sigma: noise levels (B,); with
+    them, weight: the quantity whose squared error counts, of utils.config.OBJECTIVES.
     """
-    t = torch.randint(model.n_steps, (len(x_0),), device=x_0.device)  # (B,)
+    if sigma is None:  # Algorithm 1
+        t = torch.randint(model.n_steps, (len(x_0),), device=x_0.device)  # (B,)
+        noise = torch.randn_like(x_0)
+        return F.mse_loss(model(model.noised(x_0, t, noise), t, labels), noise)
     noise = torch.randn_like(x_0)
-    return F.mse_loss(model(model.noised(x_0, t, noise), t), noise)
+    x = x_0 + sigma.view(-1, 1, 1, 1) * noise  # x_t / sqrt(alphas_bar_t)
+    prediction = model.predict(weight, x, sigma, labels)
+    return F.mse_loss(prediction, training_target(weight, x_0, noise, sigma))
+
+
+def training_loss(settings):
+    """Return loss(model, images (B, C, H, W) in [0, 1], labels (B,)) -> scalar."""
+
+    def loss(model, images, labels):
+        x_0, labels = 2 * images - 1, labels.to(images.device)
+        sigma = draw_sigma(
+            settings.density, len(x_0), model.sigmas, settings.p_mean, settings.p_std
+        )
+        # Without labels at times, for guidance (Ho & Salimans 2022, arXiv:2207.12598).
+        if model.training:
+            dropped = torch.rand(len(x_0), device=x_0.device) < settings.label_dropout
+            labels = labels.masked_fill(dropped, model.network.null_label)
+        return diffusion_loss_fn(
+            model, x_0, labels, sigma=sigma, weight=settings.objective
+        )
+
+    return loss
+
+
+# Sampling ----------------------------------------------------------------------------
 
 
 def visualize_sampling(
-    model, sample_shape, n_steps, save_path, title="diffusion", how=None, species=None
+    model, sample_shape, n_steps, save_path, title="diffusion", config=None, labels=None
 ):
-    """Sample images and save the way there: ten frames, and the finished images.
+    """Sample images, and save ten of the states and the finished images.
 
-    By the ancestral chain, or `how` utils.sampling says (its `Sampling`), in n_steps.
+    By the ancestral sampler, or by `config`, a utils.config.SamplerConfig, in n_steps.
     """
-    from utils.diffusion.sampling import sampled_states
-    from utils.figures import save_strip
-
     model.eval()
     x = torch.randn(sample_shape, device=model.betas.device)
-    if how is None:
+    if config is None:
         states = model.states(x, n_steps)
     else:
-        states = sampled_states(model, x, how._replace(steps=n_steps), species)
+        states = sample_states(model, x, replace(config, steps=n_steps), labels)
     shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
     frames = {i: state for i, state in enumerate(states) if i in shown}
     images = [(frames[step] + 1) / 2 for step in shown]  # [-1, 1] -> [0, 1]
     save_strip(images, shown, save_path, title)
 
 
-def build(settings, species, name):
-    """Return the model that the settings describe, for a number of species."""
-    model = Diffuser(
-        num_steps,
-        name=name,
-        widths=settings.widths,
-        blocks=settings.blocks,
-        species=species,
-        objective=settings.objective,
-        dropout=settings.dropout,
-    )
-    if settings.precision != "auto":
-        model.network.bfloat16 = settings.precision == "bf16"
-    return model
-
-
-def draw(model, about, seed, path, title):
-    """Sample under `seed` and save the picture; training's randomness is untouched."""
-    from utils.device import fixed_noise
-    from utils.diffusion.sampling import drawn_species, usual_sampling
-
-    how, size = usual_sampling(about), about["settings"]["image_size"]
-    with fixed_noise(seed):
-        species = drawn_species(about["species_shares"], PICTURE_IMAGES)
-        species = species.to(model.betas.device)
+def save_samples(model, metadata, seed, path, title):
+    """Save a picture of samples from `seed`; training's random state is unchanged."""
+    config, size = default_sampler_config(metadata), metadata["settings"]["image_size"]
+    with fork_rng(seed):
+        labels = draw_labels(metadata["class_proportions"], PICTURE_IMAGES)
+        labels = labels.to(model.betas.device)
         shape = (PICTURE_IMAGES, 3, size, size)
-        visualize_sampling(model, shape, how.steps, path, title, how, species)
+        visualize_sampling(model, shape, config.steps, path, title, config, labels)
 
 
-def draw_results(model, out, seed):
-    """Draw samples of the best weights that were saved, and the curves of losses."""
-    from utils.checkpoint import load_checkpoint, weights_name
-    from utils.figures import caption, save_curves
-
-    name = model.name
-    weights, about = load_checkpoint(out / "models" / weights_name(name))
-    model.load_state_dict(weights, strict=True)
-    path, title = out / "vis" / f"random_images_{name}", caption(name, "samples", about)
-    draw(model, about, seed, path, title)
-    title = caption(name, model.objective, about)
-    save_curves(out / "log" / f"{name}.csv", out / "vis" / f"loss_{name}.png", title)
+# The training ------------------------------------------------------------------------
 
 
 def main(argv=None):
-    from utils.cli.arguments import diffusion_line
-    from utils.config import settings_for
+    started = time.monotonic()
+    args, settings = parse(argv)
+    name, vis = args.model, args.out / "vis"
+    csv_path = args.out / "log" / f"{name}.csv"
 
-    started, args = time.monotonic(), diffusion_line(__doc__).parse_args(argv)
-    settings = settings_for(args, args.model)
-
-    from utils.device import set_seeds
-    from utils.experiment import Pace, start_training
-    from utils.train import training_epochs
-
+    # The data and the model.
     set_seeds(args.seed)
-    device, loaders, about = start_training(args, settings, args.model)
+    device, loaders, metadata = start_training(args, settings, name)
     print(f"using device {device}", flush=True)
-    data = loaders[0].dataset
-    model = build(settings, len(data.classes), args.model)
+    data, batch_loss = loaders[0].dataset, training_loss(settings)
+    model = build(settings, len(data.classes), name)
     model.to(device, memory_format=torch.channels_last)
     if args.budget:
         left = args.budget - (time.monotonic() - started)
-        settings = within(left, settings, model, loaders[0])
-    about |= {"settings": asdict(settings), "species_shares": data.species_shares()}
-    steps = settings.epochs * len(loaders[0])
-    averaged, *way = prepare_training(settings, model, steps)
-    epochs = training_epochs(
-        *way,
-        model,
-        loaders,
-        training_loss(settings),
-        num_epochs=settings.epochs,
-        patience=settings.patience,
-        device=device,
-        model_save_root=args.out / "models",
-        log_path=args.out / "log" / f"{args.model}.csv",
-        about=about,
-        averaged=averaged,
-        check_every=PICTURE_EVERY,
-    )
-    judged, pace = averaged.module if averaged else model, Pace(len(data), settings)
+        settings = with_budget(settings, left, model, loaders[0], batch_loss)
+    metadata["settings"] = asdict(settings)
+    metadata["class_proportions"] = data.class_proportions()
+
+    # The optimizer and the loop.
+    steps, total = settings.epochs * len(loaders[0]), settings.epochs
+    optimizer, scheduler, ema = prepare_training(settings, model, steps)
+    trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
+    stopping = (total, settings.patience, PICTURE_EVERY)
+    epochs = trainer.fit(args.out / "models", *stopping, csv_path, metadata)
+    estimate = TimeEstimate(len(data), total)
     for number, train_loss, *_ in epochs:
-        done = f"{number + 1}/{settings.epochs}"
-        print(f"Epoch: {done}, Train Loss: {train_loss:.4f}", flush=True)
-        pace.after(number + 1)
-        if (number + 1) % PICTURE_EVERY == 0:
-            path = args.out / "vis" / f"random_images_{args.model}_epoch_{number + 1}"
-            draw(judged, about, args.seed, path, f"{args.model}: epoch {done}")
-    draw_results(judged, args.out, args.seed)
+        done = number + 1
+        print(f"Epoch: {done}/{total}, Train Loss: {train_loss:.4f}", flush=True)
+        estimate.after(done)
+        if done % PICTURE_EVERY == 0:
+            path = vis / f"random_images_{name}_epoch_{done}"
+            title = f"{name}: epoch {done}/{total}"
+            save_samples(trainer.eval_model, metadata, args.seed, path, title)
+
+    # Pictures of the best weights and of the losses.
+    best = trainer.eval_model
+    weights, metadata = load_checkpoint(args.out / "models" / weights_name(name))
+    best.load_state_dict(weights, strict=True)
+    title = caption(name, "samples", metadata)
+    save_samples(best, metadata, args.seed, vis / f"random_images_{name}", title)
+    title = caption(name, model.objective, metadata)
+    save_curves(csv_path, vis / f"loss_{name}.png", title)
 
 
 if __name__ == "__main__":
-    from utils.cli import run
-
     run(main)

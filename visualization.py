@@ -3,59 +3,63 @@
 python visualization.py --model VAE
 """
 
-from utils.cli import PROJECT, run
+from utils.cli import guard, run
 from utils.cli.arguments import command_line
-from utils.registry import load_model
+from utils.config import AUTOENCODERS
 
 FLAGS = "--model --data --weights --seed --device --out"
 SHOWN = 16  # photos on a picture
 
 
+def parse(argv=None):
+    """Return the checked command line."""
+    choices = {"--model": AUTOENCODERS}
+    line = command_line(__doc__, *FLAGS.split(), choices=choices, model="MLPAE")
+    return line.parse_args(argv)
+
+
+if __name__ == "__main__":
+    guard(parse)
+
+from utils.data_processor import open_flowers, show_recover_results
+from utils.device import choose_device, set_seeds
+from utils.experiment import warn_of_other_data
+from utils.figures import caption
+from utils.files import prepare_folder
+from utils.latents import reconstruct
+from utils.registry import load_model
+
+
 def main(argv=None):
-    args = command_line(__doc__, *FLAGS.split(), model="MLPAE").parse_args(argv)
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
-    from utils.checkpoint import find_weights, prepare_folder
-    from utils.data_processor import open_flowers, show_recover_results
-    from utils.device import choose_device, set_seeds
-    from utils.experiment import warn_of_other_data
-    from utils.figures import caption
-
+    args = parse(argv)
     device = choose_device(args.device)
     print(f"using device {device}", flush=True)
+
+    # The model, and the photos as its training split them.
     set_seeds(args.seed)
-    model, about = load_model(
-        args.model, args.weights or find_weights(PROJECT, args.model)
-    )
+    model, metadata = load_model(args.model, args.weights)
     prepare_folder(args.out / "vis")
     model.to(device)
-    size = model.args["img_width"], model.args["img_height"]
-    split_seed = about.get("data", {}).get("split_seed", 0)
     loaders = open_flowers(
-        args.data, SHOWN, size, seed=args.seed, split_seed=split_seed
+        args.data,
+        SHOWN,
+        (model.args["img_width"], model.args["img_height"]),
+        seed=args.seed,
+        split_seed=metadata.get("data", {}).get("split_seed", 0),
     )
-    warn_of_other_data(about, loaders[0].dataset.about)
+    warn_of_other_data(metadata, loaders[0].dataset.metadata)
+
+    # One picture for each side of the split.
     sides = (("train", "training"), ("valid", "validation"))
-    for (side, name), loader in zip(sides, loaders, strict=True):
+    for (side, words), loader in zip(sides, loaders, strict=True):
         images = next(iter(loader))[0].to(device)
+        source = loader.dataset.metadata["source"]
         show_recover_results(
             images,
             reconstruct(model, images),
             args.out / "vis" / f"{side}_{args.model}.png",
-            title=caption(
-                args.model, f"{name} {loader.dataset.about['source']}", about
-            ),
+            title=caption(args.model, f"{words} {source}", metadata),
         )
-
-
-def reconstruct(model, images):
-    """Images (B, 3, H, W) in [0, 1] -> what the model makes of them, of that shape."""
-    import torch
-
-    with torch.no_grad():
-        outputs = model(images)
-    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Train rows of settings over seeds; write what each brought as Markdown.
+"""Train rows of settings over seeds, and write the results as Markdown.
 
 python -m tools.ablations docs/autoencoders.toml > docs/autoencoders.md
 
 TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
 `train` (a command of this project), `log` (the CSV file it writes below --out),
 `columns` (each [column of its last row, heading, factor]), `seeds`, and `rows` (each
-[name, flags]). With `measure`, as "tools.evaluate models/Best_VAE.pth --frechet --json"
-(a path below --out), its measures are columns too; a third entry of a row is flags of
-it. A run that is done is kept and not run again, but for those of --row.
+[name, flags]). With `measure`, such as "tools.evaluate models/Best_VAE.pth --frechet
+--json" (a path below --out), its metrics are columns too; a third entry of a row is
+flags of it. Finished runs are kept and not repeated, except those of --row.
 """
 
 import csv
@@ -24,22 +24,23 @@ from statistics import mean
 
 from utils.cli import PROJECT, UserError, run
 from utils.cli.arguments import command_line, whole_number
+from utils.cli.tables import markdown_table
 
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
 
 
-def parse(argv):
+def parse(argv=None):
     """Return the checked command line."""
-    parser = command_line(__doc__, "--data", "--out", out=PROJECT / "search")
+    parser = command_line(__doc__, "--data", "--out", out=PROJECT / "ablations")
     parser.add_argument("table", type=Path, metavar="TABLE")
     parser.add_argument(
-        "--row", metavar="NAME", help="run this row again, and tell of it alone"
+        "--row", metavar="NAME", help="repeat this row, and report only it"
     )
     parser.add_argument(
         "--jobs",
         type=whole_number(1, 64),
         default=1,
-        help="runs at once, which share the cores (default: 1)",
+        help="runs at the same time, which share the cores (default: 1)",
     )
     args = parser.parse_args(argv)
     args.out = args.out.absolute()
@@ -48,7 +49,7 @@ def parse(argv):
 
 
 def read_tables(path):
-    """Return the whole file, checked as far as running it needs.
+    """Return the content of a TOML file, checked as far as its runs need.
 
     Raises:
         UserError: if it cannot be read, is no TOML, or lacks a key.
@@ -60,7 +61,7 @@ def read_tables(path):
             f"cannot read {path}: {error.strerror}; name a TOML file"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no TOML: {error}; mend it") from None
+        raise UserError(f"{path} is no TOML: {error}; correct it") from None
     for table in content.get("tables", []):
         missing = [key for key in REQUIRED if not table.get(key)]
         if missing:
@@ -69,24 +70,25 @@ def read_tables(path):
         names = [row[0] for row in table["rows"] if len(row) in lengths]
         if len(set(names)) < len(table["rows"]):
             raise UserError(
-                f"rows of {path} are not each a [name, flags] of its own; mend them"
+                f"rows of {path} must be [name, flags] with different names; correct "
+                "them"
             )
     if not content.get("tables"):
         raise UserError(f"{path} holds no [[tables]]; add one")
     return content
 
 
-# Runs ----------------------------------------------------------------------------
+# Runs --------------------------------------------------------------------------------
 
 
-def code_of(project):
-    """Return a fingerprint of the code that trains: the modules and their parts."""
-    paths = sorted([*project.glob("*.py"), *project.glob("utils/*.py")])
+def code_hash(project):
+    """Return a hash of the code that trains: the scripts and everything in utils/."""
+    paths = sorted([*project.glob("*.py"), *project.glob("utils/**/*.py")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def run_all(tables, args):
-    """Run what is not done yet -> {(title, row's name): last rows of the logs}.
+    """Run what is not finished -> {(title, row's name): last rows of the logs}.
 
     Raises:
         UserError: if a training fails.
@@ -105,6 +107,7 @@ def run_all(tables, args):
             for (table, (name, *_), _), last in zip(jobs, lasts, strict=True):
                 results.setdefault((table["title"], name), []).append(last)
         except BaseException:
+            # Stop the other runs before the reason is reported.
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()
@@ -113,50 +116,52 @@ def run_all(tables, args):
 
 
 def result_of(table, row, seed, args, running):
-    """Run one command, unless its result is there -> the last row of its log.
+    """Return the last row of a run's log, with its metrics; run it if needed.
 
     Raises:
         UserError: if it fails, or its log lacks a column.
     """
-    name, flags, *of_measure = row
+    name, flags, *measure_flags = row
     out = args.out / args.table.stem / table["title"] / name / str(seed)
     data = ["--data", str(args.data)] if args.data else []
     train = [*shlex.split(table["train"]), *shlex.split(flags), "--seed", str(seed)]
     train += ["--out", str(out), *data]
-    measure = " ".join([*filter(None, [table.get("measure")]), *of_measure])
-    asked = {"command": train, "measure": measure, "code": code_of(PROJECT)}
+    measure = " ".join([*filter(None, [table.get("measure")]), *measure_flags])
+
+    # A finished run of the same commands and code is kept.
+    key = {"command": train, "measure": measure, "code": code_hash(PROJECT)}
     kept = out / "result.json"
     if kept.is_file() and not args.row:
         result = json.loads(kept.read_text("utf-8"))
-        if all(result.get(key) == value for key, value in asked.items()):
+        if all(result.get(name) == value for name, value in key.items()):
             return result["last"]
+
     execute(train, out / "stdout.txt", args.jobs, running)
     with open(out / table["log"], newline="", encoding="utf-8") as file:
         *_, epoch = csv.DictReader(file)
-    last = {key: float(value) for key, value in epoch.items() if value}
+    last = {column: float(value) for column, value in epoch.items() if value}
     if measure:
         last |= measured(measure, out, data, args.jobs, running)
-    missing = [key for key, _, _ in table["columns"] if key not in last]
+    missing = [column for column, _, _ in table["columns"] if column not in last]
     if missing:
-        raise UserError(f"{out} has no {', '.join(missing)}; mend the table")
-    kept.write_text(json.dumps({**asked, "last": last}), "utf-8")
+        raise UserError(f"{out} has no {', '.join(missing)}; correct the table")
+    kept.write_text(json.dumps({**key, "last": last}), "utf-8")
     return last
 
 
 def measured(measure, out, data, jobs, running):
-    """Measure what a run left in `out` -> {measure: [value, low, high]}."""
+    """Measure the result of a run in `out` -> {metric: [value, low, high]}."""
     tool, path, *flags = shlex.split(measure)
-    told = out / "measures.json"
-    execute([tool, str(out / path), *flags, *data], told, jobs, running)
-    found = json.loads(told.read_text("utf-8"))
-    return {k: v for k, v in found[str(out / path)].items() if not isinstance(v, str)}
+    output = out / "measures.json"
+    execute([tool, str(out / path), *flags, *data], output, jobs, running)
+    found = json.loads(output.read_text("utf-8"))
+    return {k: v for k, v in found[str(out / path)].items() if isinstance(v, list)}
 
 
 def execute(command, stdout, jobs, running):
-    """Run a command of the project, its output kept in the file `stdout`.
+    """Run a command of the project, with its output in the file `stdout`.
 
-    With other `jobs` beside it, it gets its share of the cores; `running` gains its
-    process.
+    With several `jobs` it gets its part of the cores; `running` gains its process.
 
     Raises:
         UserError: if it fails.
@@ -175,17 +180,17 @@ def execute(command, stdout, jobs, running):
             text=True,
         )
         running.append(process)
-        _, told = process.communicate()
+        _, errors = process.communicate()
     if process.returncode:
-        reason = told.strip().splitlines()[-1:]
+        reason = errors.strip().splitlines()[-1:]
         raise UserError(f"{shlex.join(command)} failed: {' '.join(reason)}")
 
 
-# Markdown ------------------------------------------------------------------------
+# Markdown ----------------------------------------------------------------------------
 
 
 def spread(values, factor):
-    """Write numbers as mean (least-most), and one Estimate as value [low, high]."""
+    """Return numbers as mean (min-max), and one Estimate as value [low, high]."""
     if len(values) == 1 and isinstance(values[0], list):
         return "{:.4g} [{:.4g}, {:.4g}]".format(*(factor * v for v in values[0]))
     values = [factor * (v[0] if isinstance(v, list) else v) for v in values]
@@ -193,26 +198,20 @@ def spread(values, factor):
     return middle if low == high else f"{middle} ({low}-{high})"
 
 
-def lines_of(table, results):
-    """Yield the Markdown of one table."""
-    columns = table["columns"]
-    yield f"\n## {table['title']}\n"
-    if table.get("text"):
-        yield table["text"].strip() + "\n"
-    yield (
-        "| "
-        + " | ".join(["row", "flags", *(heading for _, heading, _ in columns)])
-        + " |"
-    )
-    yield "|---|---|" + "--:|" * len(columns)
+def markdown(table, results):
+    """Return the Markdown of one table."""
+    columns, rows = table["columns"], []
     for name, *flags in table["rows"]:
-        lasts = results.get((table["title"], name), [])
-        told = ", then ".join(f"`{words}`" for words in flags if words)
-        if lasts:
+        if lasts := results.get((table["title"], name), []):
+            words = ", then ".join(f"`{text}`" for text in flags if text)
             cells = [spread([last[key] for last in lasts], f) for key, _, f in columns]
-            yield "| " + " | ".join([name, told, *cells]) + " |"
+            rows.append([name, words, *cells])
+    head = ["row", "flags", *(heading for _, heading, _ in columns)]
     seeds = ", ".join(map(str, table["seeds"]))
-    yield f"\n`python {table['train']}` + flags, seeds {seeds}: mean (least-most)."
+    parts = [f"## {table['title']}", table.get("text", "").strip()]
+    parts += [markdown_table(head, rows, text_columns=2)]
+    parts += [f"`python {table['train']}` + flags, seeds {seeds}: mean (min-max)."]
+    return "\n\n".join(filter(None, parts))
 
 
 def main(argv=None):
@@ -223,10 +222,9 @@ def main(argv=None):
     if args.row not in (None, *rows):
         raise UserError(f"{args.table} has no row {args.row!r}; one of: {rows}")
     results = run_all(tables, args)
-    print(f"# {content.get('title', args.table.stem)}\n")
-    print(content.get("text", "").strip())
-    for table in tables:
-        print("\n".join(lines_of(table, results)))
+    parts = [f"# {content.get('title', args.table.stem)}", content.get("text", "")]
+    parts += [markdown(table, results) for table in tables]
+    print("\n\n".join(part.strip() for part in parts))
 
 
 if __name__ == "__main__":

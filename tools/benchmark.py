@@ -1,33 +1,40 @@
-"""Time a training step of the diffusion model, and tell where the time goes.
+"""Time a training step of a diffusion model, and show where the time goes.
 
 python -m tools.benchmark
 python -m tools.benchmark --batch-size 32 --precision fp32
 
-Beside it stands how fast this machine does plain 3 x 3 convolutions. The step is that
-of diffusion.py on drawn flowers: loss, gradients, optimizer, running average. Also
-written to log/throughput_NAME.json. Let nothing else run meanwhile.
+For comparison the speed of plain 3 x 3 convolutions on this machine. The step is that
+of diffusion.py on drawn flowers: loss, gradients, optimizer, moving average. Also
+writes log/throughput_NAME.json. Nothing else should run at the same time.
 """
 
-import json
 import os
 import re
 import time
+from dataclasses import asdict, fields
 from statistics import median
 
-from utils.cli import run
-from utils.cli.arguments import DIFFUSIONS, command_line
-from utils.config import settings_for
+from utils.cli import guard, run
+from utils.cli.arguments import command_line
+from utils.config import (
+    DIFFUSION_MODELS,
+    SPECIES,
+    DiffusionSettings,
+    SamplerConfig,
+    fields_named,
+    settings_for,
+)
 
-FLAGS = "--model --batch-size --widths --precision --device --out"
-REPEATS = 3  # timings of a step, of which the middle one counts
-PROFILED = 4  # steps
+FLAGS = "--model --device --out"
+REPEATS = 3  # timings of a step, of which the median counts
+PROFILED_STEPS = 4
 PLAIN = (128, 64, 24)  # images, channels and pixels per side of the plain convolution
-CALLS = 20  # of it
+PLAIN_CALLS = 20
 TERA = 1e12
-GROUPS = (  # an operation belongs to the first whose pattern is in its name
+GROUPS = (  # an operation belongs to the first group whose pattern is in its name
     ("convolution, backward", r"conv.*backward"),
     ("convolution, forward", r"conv"),
-    ("normalisation", r"(group|layer|batch)_?norm"),
+    ("normalization", r"(group|layer|batch)_?norm"),
     ("activation", r"silu|gelu|relu"),
     ("attention and matrix products", r"mm|matmul|linear|softmax|attention"),
     ("casts and copies", r"copy|::_?to|contiguous|clone|fill|zero|::cat"),
@@ -36,96 +43,113 @@ GROUPS = (  # an operation belongs to the first whose pattern is in its name
 OPTIMIZER, REST = "optimizer and average", "rest"
 
 
-def prepared(settings, name, device):
+def parse(argv=None):
+    """Return (checked command line, settings of the training)."""
+    line = command_line(
+        __doc__,
+        *FLAGS.split(),
+        settings=fields_named(DiffusionSettings, "batch_size", "channels", "precision"),
+        choices={"--model": DIFFUSION_MODELS},
+        model="diffusion",
+    )
+    args = line.parse_args(argv)
+    return args, settings_for(args, args.model)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints on stderr
+    guard(parse)
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion import build, training_loss
+from utils.data.synthetic import draw_flowers
+from utils.device import machine_facts, prepare_device, set_seeds
+from utils.experiment import seconds_per_step
+from utils.files import prepare_folder, write_json
+from utils.optim.factory import prepare_training
+
+
+def prepare_step(settings, name, device):
     """Return (model, optimizer, loss, photos (B, 3, S, S), labels (B,)) of a step."""
-    import torch
-
-    from diffusion import build
-    from utils.data.synthetic import SPECIES, draw_flowers
-    from utils.diffusion.denoiser import training_loss
-    from utils.optim.factory import prepare_training
-
     count, size = settings.batch_size, settings.image_size
     images, labels = draw_flowers(-(-count // len(SPECIES)), size, size)
     model = build(settings, len(SPECIES), name)
     model.to(device, memory_format=torch.channels_last).train()
-    averaged, optimizer, _ = prepare_training(settings, model, 1000)
-    if averaged:
-        optimizer.register_step_post_hook(lambda *_: averaged.update_parameters(model))
+    optimizer, _, ema = prepare_training(settings, model, 1000)
+    if ema:
+        optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
     photos = images[:count].float().to(device) / 255
     return model, optimizer, training_loss(settings), photos, labels[:count]
 
 
-def operations(call):
-    """Return the floating-point operations of call(), two to a multiply and add.
+def count_flops(call):
+    """Return the floating-point operations of call(), two per multiply-add.
 
     Those of convolutions and matrix products: torch.utils.flop_counter.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
+@torch.no_grad()
 def plain_convolution(precision, device):
     """Return operations per second of a 3 x 3 convolution, forward, channels last."""
-    import torch
-
     count, channels, size = PLAIN
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(device, kind)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(device, dtype)
     layer = layer.to(memory_format=torch.channels_last)
-    x = torch.randn(count, channels, size, size, device=device, dtype=kind)
+    x = torch.randn(count, channels, size, size, device=device, dtype=dtype)
     x, times = x.to(memory_format=torch.channels_last), []
-    with torch.no_grad():
-        for _ in range(CALLS):
-            start = time.perf_counter()
-            layer(x)[0, 0, 0, 0].item()  # waits for a device that works ahead
-            times.append(time.perf_counter() - start)
-        return operations(lambda: layer(x)) / median(times)
+    for _ in range(PLAIN_CALLS):
+        start = time.perf_counter()
+        layer(x)[0, 0, 0, 0].item()  # waits for an asynchronous device
+        times.append(time.perf_counter() - start)
+    return count_flops(lambda: layer(x)) / median(times)
 
 
 def group_of(event):
-    """Return the group of a profiled operation: the optimizer's are its own."""
+    """Return the group of a profiled operation; the optimizer's are one group."""
     above = event
     while above is not None:
         if above.name.startswith("Optimizer."):
             return OPTIMIZER
         above = above.cpu_parent
-    word = event.name.lower()
-    fitting = (name for name, pattern in GROUPS if re.search(pattern, word))
+    name = event.name.lower()
+    fitting = (group for group, pattern in GROUPS if re.search(pattern, name))
     return next(fitting, REST)
 
 
-def shares(events):
-    """Profiled operations -> {group: its share of their own processor time}."""
+def time_proportions(events):
+    """Profiled operations -> {group: its proportion of their own processor time}."""
     times = dict.fromkeys([*(name for name, _ in GROUPS), OPTIMIZER, REST], 0.0)
     for event in events:
         times[group_of(event)] += event.self_cpu_time_total
-    whole = sum(times.values())
-    return {name: time / whole for name, time in times.items()}
+    total = sum(times.values())
+    return {name: seconds / total for name, seconds in times.items()}
 
 
-def profile(step):
-    """Return the shares of groups of operations in the time of step()."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-
+def profile_step(step):
+    """Return the proportions of groups of operations in the time of step()."""
     step()
-    with profiler(activities=[ProfilerActivity.CPU]) as seen:
-        for _ in range(PROFILED):
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(PROFILED_STEPS):
             step()
-    return shares(seen.events())
+    return time_proportions(profiler.events())
+
+
+def training_settings(settings):
+    """Return the settings of a training as a dictionary, without those of sampling."""
+    sampling = {f.name for f in fields(SamplerConfig)}
+    return {k: v for k, v in asdict(settings).items() if k not in sampling}
 
 
 def measure(settings, name, device):
-    """Return all facts of the step and of the machine, of plain types."""
-    from dataclasses import asdict
-
-    from utils.experiment import machine_facts, seconds_per_step
-
-    model, optimizer, batch_loss, *batch = prepared(settings, name, device)
+    """Return all facts of the step and of the machine, in plain types."""
+    model, optimizer, batch_loss, *batch = prepare_step(settings, name, device)
     seconds = median(
         seconds_per_step(model, optimizer, batch_loss, *batch) for _ in range(REPEATS)
     )
@@ -138,55 +162,45 @@ def measure(settings, name, device):
         gradients()
         optimizer.step()
 
-    network = operations(gradients)
+    flops = count_flops(gradients)
     return {
         "machine": machine_facts(),
         "model": name,
-        "settings": asdict(settings),
+        "settings": training_settings(settings),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds_per_step": seconds,
         "photos_per_second": settings.batch_size / seconds,
-        "operations_per_photo": network / settings.batch_size,
-        "operations_of_optimizer": operations(optimizer.step),
-        "teraflops": network / seconds / TERA,
+        "operations_per_photo": flops / settings.batch_size,
+        "operations_of_optimizer": count_flops(optimizer.step),
+        "teraflops": flops / seconds / TERA,
         "plain_convolution_teraflops": {
             precision: plain_convolution(precision, device) / TERA
             for precision in ("bf16", "fp32")
         },
-        "shares": profile(step),
+        "proportions": profile_step(step),
     }
 
 
 def table(found):
     """Facts -> lines of text."""
-    plain = found["plain_convolution_teraflops"]
+    plain, parts = found["plain_convolution_teraflops"], found["proportions"]
     lines = [
         ("photos per second", f"{found['photos_per_second']:.1f}"),
         ("TFLOP/s of the network", f"{found['teraflops']:.3f}"),
         *((f"TFLOP/s of a convolution, {p}", f"{v:.3f}") for p, v in plain.items()),
-        *((f"share: {name}", f"{v:.1%}") for name, v in found["shares"].items()),
+        *((f"time: {name}", f"{v:.1%}") for name, v in parts.items()),
     ]
     return [f"{name:<38}{value:>8}" for name, value in lines]
 
 
 def main(argv=None):
-    line = command_line(__doc__, *FLAGS.split(), choices={"--model": DIFFUSIONS})
-    line.set_defaults(model="diffusion")
-    args = line.parse_args(argv)
-    settings = settings_for(args, args.model)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks on stderr
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
-    from utils.checkpoint import prepare_folder
-    from utils.device import prepare_device, set_seeds
-
+    args, settings = parse(argv)
     device = prepare_device(args.device)
     set_seeds(0)
     prepare_folder(args.out / "log")
     found = measure(settings, args.model, device)
     path = args.out / "log" / f"throughput_{args.model}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    write_json(path, found)
     print("\n".join(table(found)))
 
 

@@ -1,13 +1,14 @@
-"""How near the photos images come, and in what time, by every sampler and few steps.
+"""Compare samplers: Frechet distance and time against network evaluations.
 
 python -m tools.compare_samplers
 python -m tools.compare_samplers models/Best_diffusion_16.pkl --data flowers_16
 
-From the same noise, of the same species, every sampler draws images by WEIGHTS, without
-guidance, in about as many evaluations of the network as each of --evaluations; the
-reference is the ancestral chain of all the model's steps. log/steps_NAME.json is
-written after every point, and vis/steps_NAME.png at the end. Points that are there are
-kept, unless weights, photos, seed, count, code or machine were others.
+Every sampler generates images of the same species from the same noise, without
+guidance, in at most each of the --nfe numbers of network evaluations. The reference is
+the ancestral sampler with all steps of the model's schedule. Writes
+log/compare_samplers_NAME.json after every point, and vis/compare_samplers_NAME.png.
+Points of an earlier run are kept if weights, photos, seed, count, code and machine are
+the same.
 """
 
 import json
@@ -16,21 +17,19 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.cli import PROJECT, run
+from utils.cli import PROJECT, guard, run
 from utils.cli.arguments import command_line, whole_number
 
 FLAGS = "--count --seed --extractor --data --strict-data --out"
-EVALUATIONS = (4, 6, 8, 10, 12, 16, 24, 40)
-CODE = ("diffusion.py", "tools/steps.py", "utils/denoiser.py", "utils/metrics.py")
-CODE += ("utils/noise.py", "utils/samplers.py", "utils/sampling.py", "utils/trials.py")
-CODE += ("utils/unet.py", "utils/yardsticks.py")
+NFE = (4, 6, 8, 10, 12, 16, 24, 40)
+CODE = ("diffusion.py", "tools/compare_samplers.py", "utils/device.py")
+CODE += ("utils/experiment.py", "utils/diffusion", "utils/evaluation")
 log = logging.getLogger(__name__)
 
 
-def parse(argv):
+def parse(argv=None):
     """Return the checked command line."""
     parser = command_line(__doc__, *FLAGS.split(), count=2000)
-    usual = " ".join(map(str, EVALUATIONS))
     parser.add_argument(
         "weights",
         type=Path,
@@ -39,77 +38,88 @@ def parse(argv):
         help="of a diffusion model (default: models/Best_diffusion.pkl)",
     )
     parser.add_argument(
-        "--evaluations",
+        "--nfe",
         type=whole_number(1, 10_000),
         nargs="+",
-        default=list(EVALUATIONS),
+        default=list(NFE),
         metavar="N",
-        help=f"of the network, at most (default: {usual})",
+        help=f"maximum network evaluations (default: {' '.join(map(str, NFE))})",
     )
     return parser.parse_args(argv)
 
 
-# What is measured ----------------------------------------------------------------
+if __name__ == "__main__":
+    guard(parse)
+
+from utils.checkpoint import find_weights
+from utils.cli.tables import text_table
+from utils.config import SamplerConfig
+from utils.device import machine_facts
+from utils.diffusion.samplers import SAMPLERS
+from utils.evaluation.evaluate import (
+    draw_start,
+    generate_from,
+    reference_stats,
+    warm_up,
+)
+from utils.experiment import fingerprint, weights_facts
+from utils.figures import caption, plot_nfe_curves
+from utils.files import prepare_target, write_json
+from utils.registry import load_diffusion
+
+REFERENCE = next(name for name, s in SAMPLERS.items() if s.uses_schedule)
 
 
-def steps_within(sampler, evaluations, longest):
-    """Return the most steps of a sampler within so many evaluations of the network.
+def steps_within(sampler, nfe, max_steps):
+    """Return the most steps of a sampler with at most `nfe` network evaluations.
 
-    longest: steps of the model's own schedule, more of which no ancestral chain has.
+    max_steps: of a sampler that uses the model's own schedule.
     """
-    if sampler == "heun":  # 2 a step, 1 in the last
-        return (evaluations + 1) // 2
-    return min(evaluations, longest) if sampler == "ddpm" else evaluations
+    row = SAMPLERS[sampler]
+    steps = max(s for s in range(1, nfe + 1) if row.nfe(s) <= nfe)
+    return min(steps, max_steps) if row.uses_schedule else steps
 
 
-def points_asked(evaluations, longest):
-    """Return [(sampler, steps), ...], each once, the reference first."""
-    from utils.diffusion.samplers import SAMPLERS
-
-    points = [("ddpm", longest)]
+def points_requested(nfe, max_steps):
+    """Return [(sampler, steps), ...] without repetitions, the reference first."""
+    points = [(REFERENCE, max_steps)]
     for sampler in SAMPLERS:
-        points += [(sampler, steps_within(sampler, n, longest)) for n in evaluations]
+        points += [(sampler, steps_within(sampler, n, max_steps)) for n in nfe]
     return list(dict.fromkeys(points))
 
 
-def facts_of(args, weights, about, data):
-    """Return all that a point depends on, of plain types.
+def facts_of(args, weights, metadata, data):
+    """Return everything that a point depends on, in plain types.
 
-    about: the description of the weights; data: that of the photos.
+    metadata: of the weights; data: metadata of the photos.
     """
-    from utils.experiment import fingerprint, machine_facts, weights_facts
-
     features = Path(args.extractor)
+    paths = [p for name in CODE for p in sorted((PROJECT / name).rglob("*.py"))]
+    paths += [PROJECT / name for name in CODE if name.endswith(".py")]
     return {
-        "weights": weights_facts(weights, about),
+        "weights": weights_facts(weights, metadata),
         "data": data,
         "extractor": fingerprint(features) if features.is_file() else str(features),
         "count": args.count,
         "seed": args.seed,
-        "code": fingerprint(*(PROJECT / name for name in CODE)),
+        "code": fingerprint(*paths),
         "machine": machine_facts(),
     }
 
 
-def measured(model, sampler, steps, start, judge):
-    """Draw and compare -> the facts of one point."""
-    from utils.diffusion.sampling import Sampling
-    from utils.evaluation.evaluate import draw
-
-    drawn = draw(model, Sampling(sampler, steps, guidance=1.0), start)
+def measure(model, sampler, steps, start, reference):
+    """Generate images and return the facts of one point."""
+    generated = generate_from(model, SamplerConfig(sampler, steps), start)
     return {
         "sampler": sampler,
         "steps": steps,
-        "evaluations": drawn.evaluations,
-        "seconds_per_image": drawn.seconds,
-        **judge.distances(drawn.images),
+        "nfe": generated.nfe,
+        "seconds_per_image": generated.seconds,
+        **reference.distances(generated.images),
     }
 
 
-# What is kept --------------------------------------------------------------------
-
-
-def points_kept(path, facts):
+def kept_points(path, facts):
     """Return {(sampler, steps): point} of an earlier run with the same facts."""
     if not path.is_file():
         return {}
@@ -118,61 +128,44 @@ def points_kept(path, facts):
         same = found["facts"] == json.loads(json.dumps(facts))
         points = {(p["sampler"], p["steps"]): p for p in found["points"]}
     except (ValueError, KeyError, TypeError):
-        log.warning("%s is damaged; it is written anew", path)
+        log.warning("%s is damaged and will be replaced", path)
         return {}
     if not same:
-        log.warning("%s is of another run; it is written anew", path)
+        log.warning("%s is of another run and will be replaced", path)
     return points if same else {}
 
 
-def keep(path, command, facts, points):
-    """Write all points, whole or not at all."""
-    from utils.checkpoint import replace_file
-
-    found = {"command": command, "facts": facts, "points": list(points.values())}
-    replace_file(path, [(json.dumps(found, indent=1) + "\n").encode()])
-
-
-# What is told --------------------------------------------------------------------
-
-
-def table(points, evaluations, longest):
+def table(points, nfe, max_steps):
     """{(sampler, steps): point} -> lines: a row per sampler, a column per number.
 
-    Another number of evaluations than the column's stands in brackets.
+    Another number of evaluations than the column's is in brackets.
     """
-    samplers = dict.fromkeys(name for name, _ in points_asked(evaluations, longest))
-    lines = ["sampler   " + "".join(f"{number:>12}" for number in evaluations)]
-    for sampler in samplers:
-        row = [
-            (points[sampler, steps_within(sampler, number, longest)], number)
-            for number in evaluations
-        ]
-        lines.append(f"{sampler:<10}" + "".join(f"{cell(*of):>12}" for of in row))
-    reference = points["ddpm", longest]
-    told = "reference: ddpm, {evaluations} evaluations, {seconds_per_image:.3g} s/image"
-    return [*lines, f"{told.format(**reference)}: {cell(reference)}"]
+    rows = [["sampler", *map(str, nfe)]]
+    for sampler in SAMPLERS:
+        found = [points[sampler, steps_within(sampler, n, max_steps)] for n in nfe]
+        rows.append([sampler, *map(cell, found, nfe)])
+    reference = points[REFERENCE, max_steps]
+    words = "reference: {sampler}, {nfe} evaluations, {seconds_per_image:.3g} s/image"
+    return [*text_table(rows), f"{words.format(**reference)}: {cell(reference)}"]
 
 
-def cell(point, evaluations=None):
-    """Write the distance of a point."""
-    words, counted = f"{point['frechet'][0]:.4g}", point["evaluations"]
-    return words if evaluations in (None, counted) else f"{words} ({counted})"
+def cell(point, nfe=None):
+    """Return the distance of a point as text."""
+    words = f"{point['frechet'][0]:.4g}"
+    return words if nfe in (None, point["nfe"]) else f"{words} ({point['nfe']})"
 
 
-def draw_figure(points, longest, path, title):
-    """Draw the points, that of the reference as a line across."""
-    from utils.figures import save_steps
-
+def save_figure(points, max_steps, path, title):
+    """Plot the points; the reference is a horizontal line."""
     curves = {}
     for (sampler, steps), point in points.items():
-        place = point["evaluations"], point["frechet"][0], point["seconds_per_image"]
-        if (sampler, steps) == ("ddpm", longest):
-            reference = place
+        xy = point["nfe"], point["frechet"][0], point["seconds_per_image"]
+        if (sampler, steps) == (REFERENCE, max_steps):
+            reference = xy
         else:
-            curves.setdefault(sampler, []).append(place)
-    name = f"ddpm, {reference[0]} evaluations"
-    save_steps(curves, (name, *reference[1:]), path, title)
+            curves.setdefault(sampler, []).append(xy)
+    name = f"{REFERENCE}, {reference[0]} evaluations"
+    plot_nfe_curves(curves, (name, *reference[1:]), path, title)
 
 
 def main(argv=None):
@@ -180,30 +173,28 @@ def main(argv=None):
     words = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "-m", "tools.compare_samplers", *words])
 
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
-    from utils.checkpoint import find_weights, prepare_target
-    from utils.evaluation.evaluate import judge_for, start_of, warm_up
-    from utils.figures import caption
-    from utils.registry import load_diffusion
-
+    # The model, the photos, and what is known already.
     weights = args.weights or find_weights(PROJECT, "diffusion")
-    model, about = load_diffusion(weights)
-    judge = judge_for(args, about)
+    model, metadata = load_diffusion(weights)
+    reference = reference_stats(args, metadata)
     name = weights.stem.removeprefix("Best_")
-    path = prepare_target(args.out / "log" / f"steps_{name}.json")
-    facts = facts_of(args, weights, about, judge.data)
-    points = points_kept(path, facts)
-    start = start_of(about, args.count, args.seed)
-    warm_up(model, start)
-    for sampler, steps in points_asked(args.evaluations, model.n_steps):
+    path = prepare_target(args.out / "log" / f"compare_samplers_{name}.json")
+    facts = facts_of(args, weights, metadata, reference.data)
+    points = kept_points(path, facts)
+
+    # One point after the other, each saved at once.
+    start = draw_start(metadata, args.count, args.seed)
+    warm_up(model, start, SamplerConfig())
+    for sampler, steps in points_requested(args.nfe, model.n_steps):
         if (sampler, steps) not in points:
-            points[sampler, steps] = measured(model, sampler, steps, start, judge)
-            keep(path, command, facts, points)
-    title = caption(name, f"{args.count} samples, without guidance", about)
-    figure = args.out / "vis" / f"steps_{name}.png"
-    draw_figure(points, model.n_steps, figure, title)
-    print("\n".join(table(points, args.evaluations, model.n_steps)))
+            points[sampler, steps] = measure(model, sampler, steps, start, reference)
+            found = {"command": command, "facts": facts}
+            write_json(path, found | {"points": list(points.values())})
+
+    title = caption(name, f"{args.count} samples, without guidance", metadata)
+    figure = args.out / "vis" / f"compare_samplers_{name}.png"
+    save_figure(points, model.n_steps, figure, title)
+    print("\n".join(table(points, args.nfe, model.n_steps)))
 
 
 if __name__ == "__main__":

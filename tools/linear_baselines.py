@@ -1,24 +1,33 @@
-"""Print what linear models reach on the same split: PCA, and a linear VAE's optimum.
+"""Print what linear models reach on the same split: PCA, and the optimal linear VAE.
 
 python -m tools.linear_baselines
 """
 
-from utils.cli import run
+from utils.cli import guard, run
 from utils.cli.arguments import command_line
+from utils.config import AutoencoderSettings, fields_named
 
-FLAGS = "--encoding-dim --split-seed --image-size --data"
-BATCH = 16  # photos, over which the VAE's loss is summed
+FLAGS = "--split-seed --data"
+BATCH_SIZE = 16  # photos, over which the VAE's loss is a sum
+
+
+def parse(argv=None):
+    """Return the checked command line."""
+    settings = fields_named(AutoencoderSettings, "encoding_dim", "image_size")
+    defaults = {f.name: f.default for f in settings}
+    line = command_line(__doc__, *FLAGS.split(), settings=settings, **defaults)
+    return line.parse_args(argv)
+
+
+if __name__ == "__main__":
+    guard(parse)
+
+from utils.data_processor import open_flowers
+from utils.evaluation.linear_baselines import best_linear_bound, fit_pca
 
 
 def main(argv=None):
-    parser = command_line(__doc__, *FLAGS.split(), encoding_dim=64, image_size=24)
-    args = parser.parse_args(argv)
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
-    from utils.data_processor import open_flowers
-    from utils.evaluation.linear_baselines import best_linear_bound, fit_pca
-
+    args = parse(argv)
     size = args.image_size, args.image_size
     training, validation = (
         loader.dataset.all_images()
@@ -34,11 +43,11 @@ def main(argv=None):
         f"train {train:.5f}, validation {valid:.5f}"
     )
     train, valid = (
-        BATCH * best_linear_bound(training, args.encoding_dim, side)
+        BATCH_SIZE * best_linear_bound(training, args.encoding_dim, side)
         for side in (training, validation)
     )
     print(
-        f"Linear VAE at its optimum, loss per {BATCH} photos: "
+        f"Linear VAE at its optimum, loss per {BATCH_SIZE} photos: "
         f"train {train:.1f}, validation {valid:.1f}"
     )
 

@@ -1,147 +1,134 @@
-"""Show samples of a diffusion model above the training photos nearest to them.
+"""Show samples of a diffusion model above their nearest training photos.
 
 python -m tools.nearest_neighbours --guidance 2
 
-The first forty samples, then the ten of all --count whose nearest photo is nearest
-against the next: the most like copies. Under each sample the nearest photo by pixels,
-then by features, mirrored where that is nearer, with the distance and, in brackets, its
-share of the distance to the next. Makes vis/memorisation_NAME.png.
+The first forty samples, then the ten of all --count with the smallest ratio of the
+distances to the nearest and the second nearest photo: the most similar to copies. Under
+each sample the nearest photo by pixels, then by features, flipped where that is nearer,
+with the distance and, in brackets, that ratio. Writes vis/nearest_neighbours_NAME.png.
 """
 
-from utils.cli import PROJECT, UsageError, UserError, run
-from utils.cli.arguments import DIFFUSIONS, SAMPLING, command_line
+from dataclasses import fields
 
-FLAGS = ["--model", "--count", "--seed", "--data", "--weights", "--out", *SAMPLING]
-SHOWN = 40  # samples as they come
-COLUMNS = 10  # samples a row, and suspects
-MOST = 10_000  # samples; all are compared with all photos
+from utils.cli import PROJECT, UsageError, UserError, guard, run
+from utils.cli.arguments import command_line
+from utils.config import DIFFUSION_MODELS, SamplerConfig
+
+FLAGS = "--model --species --count --seed --data --weights --out"
+SHOWN = 40  # samples, the first ones
+COLUMNS = 10  # samples per row, and number of the most similar ones
+MAX_SAMPLES = 10_000  # all are compared to all photos
 
 
-def parse(argv):
+def parse(argv=None):
     """Return the checked command line."""
-    line = command_line(__doc__, *FLAGS, choices={"--model": DIFFUSIONS})
-    line.set_defaults(model="diffusion", count=2000)
+    line = command_line(
+        __doc__,
+        *FLAGS.split(),
+        settings=fields(SamplerConfig),
+        choices={"--model": DIFFUSION_MODELS},
+        model="diffusion",
+        count=2000,
+    )
     args = line.parse_args(argv)
-    if not SHOWN <= args.count <= MOST:
+    if not SHOWN <= args.count <= MAX_SAMPLES:
         raise UsageError(
-            f"argument --count: must be from {SHOWN} to {MOST}, got {args.count}"
+            f"argument --count: must be from {SHOWN} to {MAX_SAMPLES}, got {args.count}"
         )
     return args
 
 
-def drawn(model, about, args):
-    """Sample as the flags say -> images (count, 3, S, S) of bytes, in [0, 1]."""
-    import torch
+if __name__ == "__main__":
+    guard(parse)
 
-    from utils.diffusion.sampling import chosen_species, sampled_batches, sampling_of
+import torch
 
-    species = chosen_species(args.species, about, args.count)
-    size, how = about["settings"]["image_size"], sampling_of(args, model, about)
-    batches = sampled_batches(model, how, species, args.count, size)
-    return (torch.cat(list(batches)) * 255).round() / 255
+from utils.device import set_seeds
+from utils.diffusion.sampling import sampler_config
+from utils.evaluation.features import load_features
+from utils.evaluation.metrics import extract, nearest_training_images
+from utils.experiment import generate, open_datasets
+from utils.figures import caption, grid, save_stack, scale_for
+from utils.files import prepare_folder
+from utils.registry import load_model
 
 
-def facing(images, photos, extractor):
-    """Return the photos (N, 3, H, W), each mirrored where that is nearer to its image.
+def orient(images, photos, extractor):
+    """Return the photos (N, 3, H, W), each flipped where that is nearer to its image.
 
-    By Euclidean distance of what the extractor makes of them.
+    By the Euclidean distance of features.
     """
-    import torch
-
-    from utils.evaluation.metrics import extract
-
-    own = extract(extractor, images)
-    plain, turned = (
-        (extract(extractor, some) - own).norm(dim=1)
-        for some in (photos, photos.flip(3))
+    features = extract(extractor, images)
+    plain, flipped = (
+        (extract(extractor, side) - features).norm(dim=1)
+        for side in (photos, photos.flip(3))
     )
-    return torch.where((turned < plain)[:, None, None, None], photos.flip(3), photos)
+    return torch.where((flipped < plain)[:, None, None, None], photos.flip(3), photos)
 
 
-def shares(near):
-    """Distance to the nearest photo as a share of that to the next: (N,)."""
-    return near.first / near.second.clamp(min=1e-9)  # photos there twice
-
-
-def words(near, rows):
-    """Return what stands above nearest photos: distance (share of the next one's)."""
-    return [f"{near.first[i]:.2f} ({shares(near)[i]:.2f})" for i in rows]
+def ratios(near):
+    """Return the ratios of the distances to nearest and second nearest photo: (N,)."""
+    return near.first / near.second.clamp(min=1e-9)  # 0 for photos that exist twice
 
 
 def block(rows, samples, photos, found):
     """Return the parts of a picture: samples (rows) above their nearest photos.
 
-    found: {what: (extractor, utils.metrics.Nearest)}.
+    found: {name: (extractor, utils.evaluation.metrics.Nearest)}.
     """
-    from utils.figures import factor_for, grid
-
-    some = samples[rows]
-    parts = [grid(some, COLUMNS, factor_for(some))]
+    chosen = samples[rows]
+    parts = [grid(chosen, COLUMNS, scale_for(chosen))]
     for extractor, near in found.values():
-        nearest = facing(some, photos[near.indices[rows]], extractor)
-        parts += [words(near, rows), grid(nearest, COLUMNS, factor_for(some))]
+        nearest = orient(chosen, photos[near.indices[rows]], extractor)
+        heads = [f"{near.first[i]:.2f} ({ratios(near)[i]:.2f})" for i in rows]
+        parts += [heads, grid(nearest, COLUMNS, scale_for(chosen))]
     return parts
 
 
-def suspects(found):
-    """Return the COLUMNS samples whose nearest photo is nearest against the next.
+def most_similar(found):
+    """Return the COLUMNS samples with the smallest ratio by any of the distances.
 
-    found: as `block`'s; by the smaller of the shares, the smallest first.
+    found: as of `block`.
     """
-    import torch
-
-    least = torch.stack([shares(near) for _, near in found.values()]).amin(dim=0)
+    least = torch.stack([ratios(near) for _, near in found.values()]).amin(dim=0)
     return least.argsort()[:COLUMNS].tolist()
 
 
 def sheet(samples, photos, found, title):
-    """Return all parts of the picture: the first samples, then the suspects."""
-    ways = ", below it by ".join(found)
-    parts = [title, f"Each sample above its nearest training photo by {ways}"]
+    """Return all parts of the picture: the first samples, then the most similar."""
+    names = ", below it by ".join(found)
+    parts = [title, f"Each sample above its nearest training photo by {names}"]
     for start in range(0, SHOWN, COLUMNS):
         parts += block(list(range(start, start + COLUMNS)), samples, photos, found)
-    most = f"The {COLUMNS} most like copies of {len(samples)} samples"
-    return [*parts, most, *block(suspects(found), samples, photos, found)]
+    head = f"The {COLUMNS} most similar to a photo of {len(samples)} samples"
+    return [*parts, head, *block(most_similar(found), samples, photos, found)]
 
 
 def main(argv=None):
     args = parse(argv)
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-    import torch
-
-    from utils.checkpoint import find_weights, prepare_folder
-    from utils.data_processor import open_flowers
-    from utils.device import set_seeds
-    from utils.evaluation.features import load_features
-    from utils.evaluation.metrics import nearest_training_images
-    from utils.experiment import warn_of_other_data
-    from utils.figures import caption, save_stack
-    from utils.registry import load_model
-
     set_seeds(args.seed)
-    model, about = load_model(
-        args.model, args.weights or find_weights(PROJECT, args.model)
-    )
-    size, data = about["settings"]["image_size"], about["data"]
-    training, _ = open_flowers(
-        args.data, 1, (size, size), split_seed=data["split_seed"]
-    )
-    warn_of_other_data(about, training.dataset.about)
-    if len(training.dataset) < 2:
-        raise UserError("a nearest photo and a next need two of training; add photos")
+    model, metadata = load_model(args.model, args.weights)
+    training, _ = open_datasets(metadata, args.data)
+    if len(training) < 2:
+        raise UserError("two training photos are needed for two distances; add photos")
     prepare_folder(args.out / "vis")
-    samples, photos = drawn(model, about, args), training.dataset.all_images()
+
+    # Samples as they would be saved, in 8 bits.
+    config = sampler_config(args, model, metadata)
+    options = {"species": args.species, "config": config}
+    samples = (generate(model, metadata, args.count, **options) * 255).round() / 255
+
     extractors = {
         "pixels": torch.nn.Flatten(),
         "features": load_features(PROJECT / "models" / "features.pt"),
     }
+    photos = training.all_images()
     found = {
-        what: (extractor, nearest_training_images(samples, photos, extractor))
-        for what, extractor in extractors.items()
+        name: (extractor, nearest_training_images(samples, photos, extractor))
+        for name, extractor in extractors.items()
     }
-    title = caption(args.model, "samples and nearest photos", about)
-    path = args.out / "vis" / f"memorisation_{args.model}.png"
+    title = caption(args.model, "samples and nearest photos", metadata)
+    path = args.out / "vis" / f"nearest_neighbours_{args.model}.png"
     save_stack(sheet(samples, photos, found, title), path)
 
 

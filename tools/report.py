@@ -3,35 +3,27 @@
 python -m tools.report
 python -m tools.report --check
 
-docs/diffusion_report.template.md holds the prose, and placeholders for what stands in
-log/ and in the descriptions of weights in models/: utils/template.py tells their forms,
-TABLES here the tables. --check writes nothing, and fails where the report is not what
-the files say. Files are read, and the report is written, below --out.
+docs/diffusion_report.template.md is a string.Template; `figures` returns what its names
+stand for, from log/ and from the metadata of weights in models/. --check writes nothing,
+and fails if the report is not what the files say. Files are read, and the report is
+written, below --out.
 """
 
+import csv
+import json
 import re
+from string import Template
 
-from utils.cli import PROJECT, UserError, run
+from utils.cli import PROJECT, UserError, guard, run
 from utils.cli.arguments import command_line
-from utils.template import (
-    Files,
-    exact,
-    filled,
-    markdown,
-    number,
-    percent,
-    plain,
-    rounded,
-)
+from utils.cli.tables import markdown_table
 
 TEMPLATE = PROJECT / "docs" / "diffusion_report.template.md"
 REPORT = "diffusion_report.md"
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
-WITHIN = (4, 8, 16, 40)  # evaluations; the best sampler within each has a row
-UNUSED = {"encoding_dim", "beta", "pairs", "start", "patience"}  # by these models
-NAMES = {"our VAE": "VAE of part 3", "our AE": "AE of part 2"}
+DDPM = "diffusion_ddpm"
 
-MADE_BY = {  # pattern of a file's name, the first that fits -> what makes it
+MADE_BY = {  # pattern of a file name, the first that fits -> the command for it
     r"log/evaluate_(\w+_16)\.json": "python -m tools.evaluate models/Best_{0}.pkl "
     "trial/models/Best_VAE.pth --data flowers_16 --json > log/evaluate_{0}.json, after "
     "python train_script.py --model VAE --data flowers_16 --out trial",
@@ -42,9 +34,10 @@ MADE_BY = {  # pattern of a file's name, the first that fits -> what makes it
     "seed_1/models/Best_{0}.pkl seed_2/models/Best_{0}.pkl models/Best_VAE.pth "
     "--frechet --json > log/seeds_{0}.json, after python diffusion.py --seed 1 --out "
     "seed_1, and the same for 2",
-    r"(?:log|vis)/steps_diffusion\.\w+": "python -m tools.compare_samplers",
+    r"(?:log|vis)/compare_samplers_diffusion\.\w+": "python -m tools.compare_samplers",
     r"(?:log|vis)/reflow_diffusion\.\w+": "python -m tools.reflow --frechet",
-    r"vis/memorisation_(\w+)\.png": "python -m tools.nearest_neighbours --model {0}",
+    r"vis/nearest_neighbours_(\w+)\.png": "python -m tools.nearest_neighbours --model "
+    "{0}",
     r"(?:log|models|vis)/\w*(diffusion_16)\.\w+": "python diffusion.py --model {0} "
     "--data flowers_16 > log/train_{0}.out",
     r"(?:log|models|vis)/(?:Best_|train_|loss_|random_images_)?(diffusion\w*)\.\w+": (
@@ -57,6 +50,55 @@ MADE_BY = {  # pattern of a file's name, the first that fits -> what makes it
 }
 
 
+def parse(argv=None):
+    """Return the checked command line."""
+    line = command_line(__doc__, "--out")
+    line.add_argument("--check", action="store_true", help="compare, and write nothing")
+    return line.parse_args(argv)
+
+
+if __name__ == "__main__":
+    guard(parse)
+
+from tools import report_tables as tables
+from utils.checkpoint import load_checkpoint
+from utils.files import replace_file
+
+# Files -------------------------------------------------------------------------------
+
+
+class Files:
+    """The files below a folder; a missing or damaged one names the command for it."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def require(self, name):
+        """Return the path of a file.
+
+        Raises:
+            UserError: if it is not there.
+        """
+        if not (self.root / name).is_file():
+            raise UserError(f"{self.root / name} is not there; {remedy(name)}")
+        return self.root / name
+
+    def json(self, name):
+        """Return the content of a JSON file."""
+        return json.loads(self.require(name).read_text("utf-8"))
+
+    def csv(self, name):
+        """Return {column: its numbers, without empty cells} of a CSV log."""
+        with open(self.require(name), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {key: [float(r[key]) for r in rows if r[key]] for key in rows[0]}
+
+    def metadata(self, name):
+        """Return the metadata of a file of weights, with the number of parameters."""
+        weights, metadata = load_checkpoint(self.require(name))
+        return metadata | {"parameters": sum(w.numel() for w in weights.values())}
+
+
 def remedy(name):
     """Return how to make the file of this name."""
     for pattern, command in MADE_BY.items():
@@ -65,210 +107,130 @@ def remedy(name):
     return f"name another in {TEMPLATE.name}"
 
 
-# Tables: contents of files -> Markdown --------------------------------------------
+# The report --------------------------------------------------------------------------
 
 
-def measures(found, columns):
-    """Tell measures of every set of images: {heading: (measure, how to write it)}.
-
-    The first set is this model's; what an autoencoder rebuilt is left out.
-    """
-    sets = {k: facts for k, facts in found.items() if not k.startswith("recon")}
-    this, rows = next(iter(sets)), []
-    for name, facts in sets.items():
-        values = [(facts.get(measure, ""), form) for measure, form in columns.values()]
-        told = ["-" if isinstance(v, str) else form(v) for v, form in values]
-        rows.append(["this model" if name == this else NAMES.get(name, name), *told])
-    return markdown(["images", *columns], rows)
-
-
-def drawn(found):
-    """How this model's images were drawn, in words."""
-    how = next(iter(found.values()))
-    words = "{sampler}, {steps} steps, guidance {guidance:g}".format(**how)
-    if how["above"] or "below" in how:
-        below = f"{how['below']:g}" if "below" in how else "the highest"
-        words += f" at noise levels from {how['above']:g} to {below}"
-    return f"{words}; {how['evaluations']} evaluations of the network for an image"
-
-
-def distances(found):
-    """Frechet and kernel distances; and how many times this model's the former is."""
-    own = number(next(iter(found.values()))["Frechet distance"])
-    columns = {
-        "number": ("images", plain),
-        "Frechet distance": ("Frechet distance", plain),
-        "times this model's": ("Frechet distance", lambda f: f"{f[0] / own:.1f}"),
-        "to validation photos": ("- to validation photos", plain),
-        "kernel distance": ("kernel distance", plain),
+def figures(files):
+    """Return what stands for the names of the template: {name: text}."""
+    model = files.metadata("models/Best_diffusion.pkl")
+    model_16 = files.metadata("models/Best_diffusion_16.pkl")
+    losses = {n: files.csv(f"log/diffusion{n}.csv") for n in ("", "_16", "_48")}
+    found = {n: files.json(f"log/evaluate_diffusion{n}.json") for n in losses}
+    step, few = files.json("log/throughput_diffusion.json"), "log/reflow_diffusion.json"
+    compared, few = files.json("log/compare_samplers_diffusion.json"), files.json(few)
+    own, vae = next(iter(found[""].values())), found[""]["our VAE"]
+    photos = found[""]["validation photos"]
+    trained = (model["data"]["count"] - photos["images"]) * len(losses[""]["seconds"])
+    plain = step["plain_convolution_teraflops"]
+    parts = sorted(step["proportions"].items(), key=lambda part: -part[1])
+    texts = {
+        "settings": tables.settings(model, model_16),
+        "torch": model["torch"],
+        "threads": model["threads"],
+        "machine": tables.machine(step["machine"]),
+        "speed": tables.rounded(trained / sum(losses[""]["seconds"])),
+        "train_loss": tables.rounded(losses[""]["train_per_photo"][-1]),
+        "valid_loss": tables.rounded(losses[""]["valid_per_photo"][-1]),
+        "valid_loss_48": tables.rounded(losses["_48"]["valid_per_photo"][-1]),
+        "count": tables.rounded(own["images"]),
+        "vae_ratio": f"{vae['Frechet distance'][0] / own['Frechet distance'][0]:.1f}",
+        "seeds": tables.seeds(files.json("log/seeds_diffusion.json")),
+        "samplers": tables.samplers(compared),
+        "samplers_machine": tables.machine(compared["facts"]["machine"]),
+        "couplings": tables.rounded(few["reflow"]["couplings"]),
+        "reflow": tables.reflow(few),
+        "copies": tables.copies(found[""]),
+        "batch_size": step["settings"]["batch_size"],
+        "step_ms": tables.rounded(1000 * step["seconds_per_step"]) + " ms",
+        "step_speed": f"{step['photos_per_second']:.1f}",
+        "operations": tables.rounded(step["operations_per_photo"] / 1e6) + " million",
+        "teraflops": tables.rounded(step["teraflops"]),
+        "conv_bf16": tables.rounded(plain["bf16"]),
+        "conv_fp32": tables.rounded(plain["fp32"]),
+        "step_parts": markdown_table(
+            ["part of a step", "proportion of its time"],
+            [[name, tables.percent(value) + " %"] for name, value in parts],
+        ),
+        "ddpm": ddpm(files),
     }
-    return measures(found, columns)
-
-
-def species(found):
-    """Shares of images whose species is named right, precision and recall."""
-    names = ("species named right", "precision", "recall")
-    return measures(found, {name: (name, percent) for name in names})
-
-
-def memorisation(found):
-    """Shares of copies, and median distances to the nearest training photo."""
-    columns = {}
     for what in ("pixels", "features"):
-        columns[f"copies by {what}"] = f"copies by {what}", percent
-        columns[f"nearest by {what}"] = f"nearest by {what}", plain
-    return measures(found, columns)
+        ratio = own[f"nearest by {what}"][0] / photos[f"nearest by {what}"][0]
+        texts[f"{what}_ratio"] = tables.percent(ratio) + " %"
+    for name, rows in losses.items():
+        texts |= {
+            f"epochs{name}": len(rows["epoch"]),
+            f"minutes{name}": tables.minutes(rows),
+        }
+        texts[f"distances{name}"] = tables.distances(found[name])
+        texts[f"species{name}"] = tables.species(found[name])
+        texts[f"sampler{name}"] = tables.sampler(found[name])
+    return texts
 
 
-def settings(*abouts):
-    """Descriptions of weights: a row per setting, a column per model."""
-    facts = {
-        "photos": lambda about: about["data"]["count"],
-        "species": lambda about: len(about["data"]["classes"]),
-        "parameters": lambda about: about["parameters"],
-        "seed": lambda about: about["seed"],
-    }
-    rows = [[name, *(exact(fact(a)) for a in abouts)] for name, fact in facts.items()]
-    for name in abouts[0]["settings"]:
-        if name not in UNUSED:
-            values = (about["settings"].get(name) for about in abouts)
-            rows.append([name.replace("_", " "), *map(exact, values)])
-    return markdown(["setting", *(f"`{about['model']}`" for about in abouts)], rows)
-
-
-def pace(about, losses, found):
-    """Training photos per second of a whole training, validation included.
-
-    Photos less those of validation, times epochs, over the sum of the log's seconds.
-    """
-    photos = about["data"]["count"] - found["validation photos"]["images"]
-    return rounded(photos * len(losses["seconds"]) / sum(losses["seconds"]))
-
-
-def machine(found):
-    """The machine that took a time, in words."""
-    facts = found.get("machine") or found["facts"]["machine"]
-    words = "{processor}; {cores} cores, {threads} threads; torch {torch}"
-    return words.format(**facts)
-
-
-def steps(found):
-    """The whole ancestral chain, and the best sampler within so many evaluations."""
-    points = [p for p in found["points"] if not isinstance(p["frechet"], str)]
-    chains = [point for point in points if point["sampler"] == "ddpm"]
-    chain = max(chains, key=lambda point: point["steps"])
-    rows = [step_row("the whole chain", chain, chain)]
-    for most in WITHIN:
-        within = [point for point in points if point["evaluations"] <= most]
-        if within:
-            best = min(within, key=lambda point: point["frechet"][0])
-            rows.append(step_row(f"at most {most}", best, chain))
-    head = "evaluations;sampler;steps;counted;Frechet distance;against the chain"
-    return markdown([*head.split(";"), "ms per image", "times faster"], rows)
-
-
-def step_row(name, point, chain):
-    """Tell one point of `steps`; chain: the one that it is compared with."""
-    more = point["frechet"][0] / chain["frechet"][0] - 1
-    seconds = point["seconds_per_image"]
-    counts = point["sampler"], str(point["steps"]), str(point["evaluations"])
-    times = rounded(1000 * seconds), f"{chain['seconds_per_image'] / seconds:.1f}"
-    return [name, *counts, plain(point["frechet"]), f"{100 * more:+.1f} %", *times]
-
-
-def reflow(found):
-    """Frechet distances in few evaluations, a row per model and number."""
-    models = {name: points for name, points in found.items() if is_points(points)}
+def ddpm(files):
+    """Return the section on the assignment's DDPM, where that was trained."""
+    name = f"log/evaluate_{DDPM}.json"
+    if not (files.root / name).is_file():
+        return ""
+    found, losses = files.json(name), files.csv(f"log/{DDPM}.csv")
     rows = [
         [
-            name,
-            str(point["evaluations"]),
-            plain(point["frechet"]),
-            rounded(1000 * point["seconds_per_image"]),
+            f"`{key}`",
+            tables.sampler({key: facts}),
+            tables.estimate(facts["Frechet distance"]),
         ]
-        for name, points in models.items()
-        for point in points
+        for key, facts in found.items()
     ]
-    return markdown(["model", "evaluations", "Frechet distance", "ms per image"], rows)
+    head = ["weights", "sampler", "Frechet distance"]
+    count = tables.rounded(next(iter(found.values()))["images"])
+    return f"""### The assignment's DDPM
+
+`python diffusion.py --model {DDPM} > log/train_{DDPM}.out` trains the same network,
+for as many steps, by the book: the starter kit's schedule at uniform steps, noise
+prediction and ancestral sampling. {len(losses["epoch"])} epochs took
+{tables.minutes(losses)}; a step costs the same in both trainings, so on one machine
+they take the same time. Distances of {count} samples of each:
+
+{markdown_table(head, rows, text_columns=2)}
+
+![Samples of the DDPM](vis/random_images_{DDPM}.png)"""
 
 
-def is_points(value):
-    """Tell measured points from other facts of a file."""
-    return isinstance(value, list) and all(
-        isinstance(point, dict) and "frechet" in point for point in value
-    )
-
-
-def seeds(found):
-    """Distances of several trainings; the last set is the VAE's samples."""
-    vae = number(list(found.values())[-1]["Frechet distance"])
-    columns = {
-        "Frechet distance": ("Frechet distance", plain),
-        "to validation photos": ("- to validation photos", plain),
-        "times nearer than the last": (
-            "Frechet distance",
-            lambda f: f"{vae / number(f):.1f}",
-        ),
-    }
-    return measures(found, columns)
-
-
-def shares(found):
-    """Where the time of a training step goes, the largest share first."""
-    parts = sorted(found["shares"].items(), key=lambda part: -part[1])
-    return markdown(["part of a step", "share"], [[k, percent(v)] for k, v in parts])
-
-
-TABLES = {
-    table.__name__: table
-    for table in (
-        *(drawn, distances, species, memorisation, settings, pace, machine),
-        *(steps, reflow, seeds, shares),
-    )
-}
-
-
-# The report ----------------------------------------------------------------------
-
-
-def report(template, files):
-    """Return the report, whose pictures and links are all there.
+def report(files):
+    """Return the text of the report, whose pictures and links all exist.
 
     Raises:
-        UserError: if a file or a value in it is not.
+        UserError: if a file or a value in it is missing.
     """
-    text = filled(template, files, TABLES)
+    try:
+        values = figures(files)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"a file in {files.root / 'log'} lacks {error}") from None
+    text = Template(TEMPLATE.read_text("utf-8")).substitute(values)
     for name in LINK.findall(text):
         files.require(name)
     return text
 
 
-def first_difference(there, text):
-    """Return the first line in which a report is not the text, or None."""
-    for place, (old, new) in enumerate(zip(there, text, strict=False), start=1):
-        if old != new:
-            return f"line {place} is {old!r}, and files say {new!r}"
-    longer = len(there) != len(text)
-    return f"{len(there)} lines, and {len(text)} are due" if longer else None
+def first_difference(old, new):
+    """Return in words the first line in which two lists differ, or None."""
+    for number, (there, due) in enumerate(zip(old, new, strict=False), start=1):
+        if there != due:
+            return f"line {number} is {there!r}, and files say {due!r}"
+    if len(old) != len(new):
+        return f"{len(old)} lines, and {len(new)} are due"
+    return None
 
 
 def main(argv=None):
-    line = command_line(__doc__, "--out")
-    line.add_argument("--check", action="store_true", help="compare, and write nothing")
-    args = line.parse_args(argv)
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
-    from utils.checkpoint import replace_file
-
-    files = Files(args.out, remedy)
-    text = report(TEMPLATE.read_text("utf-8"), files)
+    args = parse(argv)
+    files = Files(args.out)
+    text = report(files)
     if not args.check:
         replace_file(args.out / REPORT, [text.encode()])
         return
-    files.require(REPORT)
-    there = (args.out / REPORT).read_text("utf-8")
-    if wrong := first_difference(there.splitlines(), text.splitlines()):
+    there = files.require(REPORT).read_text("utf-8").splitlines()
+    if wrong := first_difference(there, text.splitlines()):
         raise UserError(f"{args.out / REPORT}: {wrong}; {remedy(REPORT)}")
 
 

@@ -1,95 +1,246 @@
-"""The settings of every model, and their presets."""
+"""Settings of every model: each is declared once, as a field that is also a flag.
 
-from dataclasses import dataclass, fields, replace
+Also the vocabularies from which flags take their choices. Loads without torch.
+"""
+
+import argparse
+from dataclasses import MISSING, dataclass, field, fields, replace
+from math import inf
 
 from utils.cli import UsageError
+from utils.cli.arguments import (
+    MANY,
+    channel_counts,
+    finite_number,
+    flag_of,
+    number_from_zero,
+    positive_number,
+    positive_or_optimal,
+    whole_number,
+)
+
+# Vocabularies ------------------------------------------------------------------
+# Each names the rows of a table of bodies; a test holds both equal.
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")  # utils.optim.factory
+SCHEDULERS = ("exponential", "onecycle", "constant")  # utils.optim.factory
+OBJECTIVES = ("flow", "v", "eps", "x0")  # utils.diffusion.denoiser
+DENSITIES = ("lognormal", "cosine", "kit")  # utils.diffusion.denoiser
+SAMPLERS = ("dpm++3m", "dpm++2m", "ipndm", "heun", "euler", "flow", "ddim", "ddpm")
+METRICS = (  # utils.evaluation.evaluate
+    "Frechet distance",
+    "- to validation photos",
+    "kernel distance",
+    "precision",
+    "recall",
+    "copies by pixels",
+    "nearest by pixels",
+    "copies by features",
+    "nearest by features",
+)
+PRIORS = ("normal", "gaussian", "gmm")  # utils.latents
+PRECISIONS = ("auto", "fp32", "bf16")
+SPECIES = ("astilbe", "bellflower", "calendula")  # the assignment's three
+ALL_SPECIES = (
+    *("astilbe", "bellflower", "black_eyed_susan", "calendula", "california_poppy"),
+    *("carnation", "common_daisy", "coreopsis", "daffodil", "dandelion", "iris"),
+    *("magnolia", "rose", "sunflower", "tulip", "water_lily"),
+)
+PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+# Settings ----------------------------------------------------------------------
+
+count, fraction = whole_number(1, MANY), number_from_zero(1)
 
 
-@dataclass(frozen=True)
+def setting(default, help_text, **options):
+    """Return a dataclass field; its metadata are its flag's `add_argument` options."""
+    return field(default=default, metadata={"help": help_text, **options})
+
+
+def fields_named(settings, *names):
+    """Return some fields of a settings class, for the commands that take only those."""
+    return [f for f in fields(settings) if f.name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a training needs to know. Each field is also a flag."""
+    """Settings of any training."""
 
-    epochs: int  # upper bound; early stopping may end sooner
-    lr: float  # before any decay
-    optimizer: str  # one of utils.flags.OPTIMIZERS
-    scheduler: str  # one of utils.flags.SCHEDULERS
-    batch_size: int = 16  # images per step
-    patience: int = 5  # validation checks without a new best
-    image_size: int = 24  # pixels per side
-    encoding_dim: int = 64  # numbers in the latent vector
-    flips: bool = False  # mirror half of the training photos
-    shift: int = 0  # pixels by which training photos are moved, at most
-    ema: float = 0.0  # decay per step of the weights' running average; 0 is none
-    beta: float | str = 1.0  # weight of the VAE's KL, or "optimal"
-    pairs: int = 0  # antithetic, of draws per photo in a VAE's training; 0: one draw
-    weight_decay: float = 0.0  # as a share of each step's learning rate
-    warm_up: float = 0.25  # share of the steps in which a onecycle rate rises
-    start: str = "own"  # initial weights: the model's own, or PyTorch's ("torch")
+    epochs: int = setting(MISSING, "maximum number of epochs", type=count)
+    batch_size: int = setting(16, "photos per optimizer step", type=count)
+    lr: float = setting(MISSING, "highest learning rate", type=positive_number)
+    optimizer: str = setting(MISSING, "optimizer", choices=OPTIMIZERS)
+    # Decoupled for adamw and muon; added to the gradient for the others.
+    weight_decay: float = setting(0.0, "weight decay", type=number_from_zero(1000))
+    scheduler: str = setting(MISSING, "learning-rate schedule", choices=SCHEDULERS)
+    warm_up: float = setting(
+        0.25, "proportion of steps in which a onecycle rate rises", type=fraction
+    )
+    patience: int = setting(
+        5, "validation checks without a new best before an early stop", type=count
+    )
+    image_size: int = setting(24, "pixels per side", type=whole_number(8, 1024))
+    hflip: bool = setting(
+        False,
+        "flip half of the training photos horizontally",
+        action=argparse.BooleanOptionalAction,
+    )
+    translate: int = setting(
+        0, "maximum shift of training photos, in pixels", type=whole_number(0, 7)
+    )
+    ema: float = setting(
+        0.0, "decay per step of the weights' moving average; 0 for none", type=fraction
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(Settings):
+    """Settings of the training of an autoencoder."""
+
+    encoding_dim: int = setting(
+        64, "dimension of the latent vector", type=whole_number(1, 65536)
+    )
+    beta: float | str = setting(
+        1.0, "weight of the VAE's KL, or optimal: sigma-VAE", type=positive_or_optimal
+    )
+    # In training; 0 draws one vector.
+    antithetic_pairs: int = setting(
+        0, "antithetic pairs of the VAE's latent vectors", type=whole_number(0, 1000)
+    )
+    init_weights: str = setting(
+        "own", "initial weights: the model's or PyTorch's", choices=("own", "torch")
+    )
 
 
 @dataclass(frozen=True)
-class DiffusionSettings(Settings):
-    """What the training of a diffusion model needs to know besides."""
+class SamplerConfig:
+    """Settings of sampling from a diffusion model, whose images are in [-1, 1]."""
 
-    objective: str = "flow"  # one of utils.noise.OBJECTIVES
-    density: str = "lognormal"  # one of utils.noise.DENSITIES, of noise levels
-    level_mean: float = 0.7  # of ln(noise / signal), where it is normal
-    level_deviation: float = 1.0  # of the same
-    widths: tuple[int, ...] = (96, 160, 160)  # channels at each level of the U
-    blocks: int = 1  # residual blocks a level, on either side of the U
-    dropout: float = 0.0  # of features within a block
-    label_dropout: float = 0.1  # share of photos whose species is not told
-    precision: str = "auto"  # one of utils.flags.PRECISIONS
-    guidance: float = 1.2  # of samples, where no other is asked for
+    sampler: str = setting("dpm++3m", "sampler", choices=SAMPLERS)
+    steps: int = setting(16, "number of sampler steps", type=whole_number(1, 10_000))
+    # The estimate is u + SCALE * (c - u), c conditional and u unconditional.
+    guidance: float = setting(
+        1.0,
+        "scale of classifier-free guidance; all but 1 evaluate the network twice",
+        type=number_from_zero(1000),
+        metavar="SCALE",
+    )
+    guidance_interval: tuple[float, float] = setting(
+        (0.2, inf),
+        "noise levels between which guidance acts",
+        type=number_from_zero(1e6),
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+    )
+    eta: float = setting(
+        0.0, "noise of ddim, relative to ddpm's", type=number_from_zero(1.001)
+    )
+    sigma_max: float = setting(80.0, "first noise level", type=positive_number)
 
 
-def tuned(epochs, lr, optimizer, weight_decay, **more):
-    """Return settings of one cycle on mirrored photos."""
-    more |= {"weight_decay": weight_decay, "flips": True}
-    return Settings(epochs, lr, optimizer, "onecycle", **more)
+SAMPLER_FLAGS = tuple(flag_of(f.name) for f in fields(SamplerConfig))
 
 
-def flow(epochs, **more):
-    """Return settings of flow matching on mirrored photos."""
-    options = {"batch_size": 64, "ema": 0.998, "weight_decay": 0.1, "warm_up": 0.05}
-    options |= {"patience": epochs, "flips": True}  # the last weights are the best
-    return DiffusionSettings(epochs, 3e-3, "muon", "onecycle", **options | more)
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSettings(SamplerConfig, Settings):
+    """Settings of the training of a diffusion model, and of sampling by default."""
 
+    objective: str = setting("flow", "predicted quantity", choices=OBJECTIVES)
+    density: str = setting(
+        "lognormal", "distribution of noise levels in training", choices=DENSITIES
+    )
+    # Of ln(sigma / SIGMA_DATA), where that is normal.
+    p_mean: float = setting(0.7, "mean of the log noise level", type=finite_number)
+    p_std: float = setting(
+        1.0, "standard deviation of the log noise level", type=positive_number
+    )
+    channels: tuple[int, ...] = setting(
+        (96, 160, 160),
+        "channels at each resolution of the U-Net, such as 64,128,128",
+        type=channel_counts,
+    )
+    # In the encoder and in the decoder.
+    num_blocks: int = setting(
+        1, "residual blocks per resolution", type=whole_number(1, 16)
+    )
+    dropout: float = setting(0.0, "dropout probability of features", type=fraction)
+    label_dropout: float = setting(
+        0.1, "probability that a species is replaced by the null label", type=fraction
+    )
+    # auto: bf16 on a processor with units for it, else fp32
+    precision: str = setting(
+        "auto", "precision of the network's products", choices=PRECISIONS
+    )
+
+
+# Presets -----------------------------------------------------------------------
+
+
+def onecycle(epochs, lr, optimizer, weight_decay, **options):
+    """Return settings of an autoencoder trained by one cycle on flipped photos."""
+    options |= {"epochs": epochs, "lr": lr, "optimizer": optimizer}
+    options |= {"weight_decay": weight_decay, "scheduler": "onecycle", "hflip": True}
+    return AutoencoderSettings(**options)
+
+
+def diffusion(epochs, **options):
+    """Return settings of a diffusion model trained by Muon on flipped photos."""
+    defaults = {"epochs": epochs, "batch_size": 64, "lr": 3e-3, "optimizer": "muon"}
+    defaults |= {"weight_decay": 0.1, "scheduler": "onecycle", "warm_up": 0.05}
+    defaults |= {"hflip": True, "ema": 0.998, "guidance": 1.2}
+    defaults["patience"] = epochs  # no early stop: the last weights are the best
+    return DiffusionSettings(**defaults | options)
+
+
+ANCESTRAL_SAMPLING = {"sampler": "ddpm", "steps": 300, "guidance": 1.0}
 
 # One row per model and optimizer that was measured; a model's first row is its default.
 PRESETS = {
     "MLPAE": (
-        Settings(epochs=100, lr=1.0, optimizer="sgd", scheduler="exponential"),
-        tuned(60, 2e-3, "adamw", weight_decay=0.1),
+        AutoencoderSettings(
+            epochs=100, lr=1.0, optimizer="sgd", scheduler="exponential"
+        ),
+        onecycle(60, 2e-3, "adamw", weight_decay=0.1),
     ),
     "AE": (
-        tuned(15, 4e-3, "muon", weight_decay=0.45),
-        tuned(15, 2e-3, "adamw", weight_decay=0.01),
-        Settings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
+        onecycle(15, 4e-3, "muon", weight_decay=0.45),
+        onecycle(15, 2e-3, "adamw", weight_decay=0.01),
+        AutoencoderSettings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
     ),
     "VAE": (
-        tuned(20, 3e-3, "muon", weight_decay=0.5, shift=1, pairs=4),
-        tuned(20, 2e-3, "adamw", weight_decay=0.01, shift=1, pairs=4),
+        onecycle(20, 3e-3, "muon", weight_decay=0.5, translate=1, antithetic_pairs=4),
+        onecycle(20, 2e-3, "adamw", weight_decay=0.01, translate=1, antithetic_pairs=4),
     ),
-    "diffusion": (flow(epochs=95),),
-    "diffusion_16": (flow(epochs=40, guidance=1.9),),
-    "diffusion_48": (flow(epochs=60, image_size=48, widths=(48, 96, 160, 160)),),
+    "diffusion": (diffusion(epochs=95),),
+    # The assignment's DDPM: its schedule at uniform steps, noise prediction, and
+    # ancestral sampling through all of its steps.
+    "diffusion_ddpm": (
+        diffusion(95, objective="eps", density="kit", **ANCESTRAL_SAMPLING),
+    ),
+    "diffusion_16": (diffusion(epochs=40, guidance=1.9),),
+    "diffusion_48": (diffusion(epochs=60, image_size=48, channels=(48, 96, 160, 160)),),
 }
+AUTOENCODERS = tuple(
+    name for name, rows in PRESETS.items() if isinstance(rows[0], AutoencoderSettings)
+)
+DIFFUSION_MODELS = tuple(name for name in PRESETS if name not in AUTOENCODERS)
 
 
 def settings_for(args, model):
-    """Return the model's row, with the fields that the command line gave.
+    """Return the model's preset, with the fields that the command line gave.
 
-    An optimizer without a row takes the first one's settings, but no weight decay.
+    An optimizer without a preset takes the first one's settings, without weight decay.
 
     Raises:
-        UsageError: if no row has that optimizer and no `--lr` is given.
+        UsageError: if no preset has that optimizer and no `--lr` is given, or a flag
+            has no effect.
     """
     rows = PRESETS[model]
-    flags = {field.name: getattr(args, field.name, None) for field in fields(rows[0])}
+    flags = {f.name: getattr(args, f.name, None) for f in fields(rows[0])}
     given = {name: value for name, value in flags.items() if value is not None}
     if getattr(args, "budget", None) and "epochs" in given:
-        raise UsageError("argument --budget: it sets the epochs; leave --epochs away")
+        raise UsageError("argument --budget: it sets the epochs; omit --epochs")
     optimizer = given.get("optimizer", rows[0].optimizer)
     for row in rows:
         if row.optimizer == optimizer:
@@ -97,28 +248,22 @@ def settings_for(args, model):
     if "lr" not in given:
         raise UsageError(
             f"argument --optimizer: {optimizer!r} was not measured for {model}; "
-            "say its learning rate with --lr"
+            "give its learning rate with --lr"
         )
     return checked(replace(rows[0], **{"weight_decay": 0.0, **given}), given)
 
 
 def checked(settings, given):
-    """Return the settings, or refuse a flag that would do nothing."""
-    density = getattr(settings, "density", None)
-    for names, does_nothing, why in (
-        (
-            ("warm_up",),
-            settings.scheduler != "onecycle",
-            f"the {settings.scheduler} rate does not rise; "
-            "use it with --scheduler onecycle",
-        ),
-        (
-            ("level_mean", "level_deviation"),
-            density != "lognormal",
-            f"the {density} density has none; use it with --density lognormal",
-        ),
-    ):
-        for name in names:
-            if name in given and does_nothing:
-                raise UsageError(f"argument --{name.replace('_', '-')}: {why}")
+    """Return the settings, or refuse a given flag that has no effect."""
+    effects = {  # setting -> (setting that it needs, the value that it needs there)
+        "warm_up": ("scheduler", "onecycle"),
+        "p_mean": ("density", "lognormal"),
+        "p_std": ("density", "lognormal"),
+    }
+    for name, (other, needed) in effects.items():
+        if name in given and getattr(settings, other) != needed:
+            raise UsageError(
+                f"argument {flag_of(name)}: has no effect with {flag_of(other)} "
+                f"{getattr(settings, other)}; use it with {flag_of(other)} {needed}"
+            )
     return settings

@@ -9,10 +9,10 @@ from utils import figures
 from utils.cli import PROJECT
 from utils.data.dataset import (
     as_fetched,
-    drawn_sides,
-    of_species,
-    photo_sides,
-    photos_or_nothing,
+    find_samples,
+    load_photos,
+    select_species,
+    synthetic_flowers,
 )
 
 
@@ -24,35 +24,35 @@ def create_flower_dataloaders(
     num_worker=0,
     seed=0,
     split_seed=0,
-    draw_if_empty=False,
+    synthetic_if_empty=False,
     strict=False,
-    flips=False,
-    shift=0,
+    hflip=False,
+    translate=0,
     species=None,
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
     Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], squashed to that size;
     labels are int64 (B,). The split depends on the file names and `split_seed` alone;
-    `seed` shuffles the training batches, `flips` mirrors half of their images and
-    `shift` moves them by up to so many pixels. `species` are the names of the class
+    `seed` shuffles the training batches, `hflip` mirrors half of their images and
+    `translate` moves them by up to so many pixels. `species` are the names of the class
     folders to take, by default all. Every photo is decoded once, into memory, so that
     `num_worker` is accepted and has no effect.
 
     Raises:
         UsageError: if `root` is no folder, or lacks one of the `species`.
-        UserError: if it holds no photos (unless `draw_if_empty`), or damaged ones.
+        UserError: if it holds no photos (unless `synthetic_if_empty`), or damaged ones.
     """
-    classes, samples = photos_or_nothing(Path(root), draw_if_empty)
+    classes, samples = find_samples(Path(root), synthetic_if_empty)
     if samples:
-        sides = photo_sides(
+        sides = load_photos(
             Path(root), classes, samples, (IMG_WIDTH, IMG_HEIGHT), split_seed, strict
         )
     else:
-        sides = drawn_sides((IMG_WIDTH, IMG_HEIGHT), split_seed)
+        sides = synthetic_flowers((IMG_WIDTH, IMG_HEIGHT), split_seed)
     if species:
-        sides = of_species(sides, species)
-    sides[0].flips, sides[0].shift = flips, shift
+        sides = select_species(sides, species)
+    sides[0].hflip, sides[0].translate = hflip, translate
     return tuple(
         DataLoader(
             side,
@@ -74,7 +74,7 @@ def open_flowers(data, batch_size, size, **options):
         batch_size,
         data or PROJECT / "flowers",
         *size,
-        draw_if_empty=data is None,
+        synthetic_if_empty=data is None,
         **options,
     )
 
@@ -93,4 +93,4 @@ def show_images(images, nmax=64, save_path=None):
 
 def show_recover_results(images, recover_images, save_path, title=""):
     """Save originals (B, 3, H, W) in [0, 1] above their reconstructions."""
-    figures.save_pairs(images, recover_images, save_path, title)
+    figures.save_reconstructions(images, recover_images, save_path, title)

@@ -1,15 +1,19 @@
-"""What a command needs before its work: a device, seeds, folders, photos."""
+"""Devices, random seeds, matrix precision, and facts about the processor."""
 
 import ctypes
-import logging
+import os
+import platform
+import re
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from utils.cli import UserError
 
-log = logging.getLogger(__name__)
+# Parameters of glibc's mallopt(3).
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def choose_device(name):
@@ -18,29 +22,35 @@ def choose_device(name):
     Raises:
         UserError: if the machine has no such device.
     """
-    here = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device, available in here.items() if available)
-    if not here[name]:
+        name = next(device for device, present in available.items() if present)
+    if not available[name]:
         raise UserError(f"--device {name} is not on this machine; use --device cpu")
     return torch.device(name)
 
 
 def prepare_device(name):
-    """Return the device of this name, set to bfloat16 products where it has units."""
+    """Return the device of this name, prepared for training.
+
+    Float32 products use bfloat16 units, with float32 sums, where the CPU has them.
+    """
     device = choose_device(name)
     keep_freed_memory()
     if has_bfloat16_units(device):
-        torch.set_float32_matmul_precision("medium")  # float32 sums
+        torch.set_float32_matmul_precision("medium")
     return device
 
 
+# Randomness --------------------------------------------------------------------
+
+
 def set_seeds(seed):
-    """Seed torch and numpy; ask CUDA for its repeatable kernels."""
+    """Seed torch and numpy; ask CUDA for deterministic kernels."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     if torch.cuda.is_available():
@@ -48,18 +58,23 @@ def set_seeds(seed):
 
 
 @contextmanager
-def fixed_noise(seed):
+def fork_rng(seed):
     """Draw from `seed` inside; the global random state is unchanged outside."""
-    here = torch.accelerator.current_accelerator()
-    with torch.random.fork_rng(device_type=here.type if here else "cuda"):
+    accelerator = torch.accelerator.current_accelerator()
+    device_type = accelerator.type if accelerator else "cuda"
+    with torch.random.fork_rng(device_type=device_type):
         torch.manual_seed(seed)
         yield
 
 
-def has_bfloat16_units(device):
-    """Tell whether the device is a CPU that multiplies bfloat16 in hardware.
+# The processor -----------------------------------------------------------------
 
-    Other processors emulate it slowly, or are not tried; torch < 2.11 cannot say.
+
+def has_bfloat16_units(device):
+    """Return whether the device is a CPU that multiplies bfloat16 in hardware.
+
+    Emulation on other CPUs is slow, and other devices were not measured. Always False
+    before torch 2.11, which does not report it.
     """
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
@@ -67,12 +82,36 @@ def has_bfloat16_units(device):
 
 
 def keep_freed_memory():
-    """Let glibc reuse freed blocks, which it would map and zero anew in every step."""
-    trim_threshold, top_pad, most_mapped = -1, -2, -4  # of mallopt(3)
+    """Let glibc reuse freed blocks instead of returning them to the system.
+
+    Otherwise each step maps and zeroes its large tensors anew.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return
-    mallopt(most_mapped, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**26)
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # bytes: never trim
+    mallopt(M_TOP_PAD, 2**26)  # bytes added to each request to the system
+
+
+def machine_facts():
+    """Return what a run time depends on: processor, cores, threads, torch version."""
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+
+
+def processor_name():
+    """Return the processor's name, and whether it has units for bfloat16."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+        found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    name = found[1] if found else platform.processor() or platform.machine()
+    units = has_bfloat16_units(torch.device("cpu"))
+    return f"{name}, {'with' if units else 'without'} bfloat16 units"

@@ -1,48 +1,188 @@
-"""How fast a training goes, when it will end, and how much fits into a budget."""
+"""What trainings and tools share: data for given weights, run metadata, time budgets.
+
+Functions are handed a built model; `utils.registry` builds and loads one.
+"""
 
 import hashlib
 import logging
-import os
-import platform
-import re
 import sys
 import time
 from copy import deepcopy
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import median
 
 import torch
 
-from utils.checkpoint import prepare_folder, warn_of_replacement, weights_name
+from utils.checkpoint import warn_of_replacement, weights_name
 from utils.cli import UserError
 from utils.cli.process import program
+from utils.cli.progress import progress
+from utils.config import AUTOENCODERS, Settings
 from utils.data_processor import open_flowers
-from utils.device import fixed_noise, has_bfloat16_units, prepare_device
-from utils.diffusion.denoiser import training_loss
+from utils.device import fork_rng, prepare_device
+from utils.diffusion.sampling import (
+    BATCH_SIZE,
+    default_sampler_config,
+    labels_for,
+    sample_batches,
+)
+from utils.files import prepare_folder
+from utils.latents import load_prior
 from utils.optim.factory import prepare_training
+
+REPORT_EVERY = 30.0  # seconds between estimates, and the shortest rest worth one
+PROBE_STEPS = 12  # of which the first third is a warm-up
+MARGIN = 0.94  # of a budget, for a machine whose speed varies
 
 log = logging.getLogger(__name__)
 
-TELL_EVERY = 30.0  # seconds between lines, and the shortest rest worth one
-PROBE_STEPS = 12  # of which the first third warms up
-MARGIN = 0.94  # of a budget, for a machine whose speed drifts
+# Data ------------------------------------------------------------------------------
 
 
-class Pace:
-    """Tells photos per second and the expected end on stderr, now and then."""
+def start_training(args, settings, name):
+    """Prepare device, photos and folders, as a command line and its settings say.
 
-    def __init__(self, photos, settings):
-        self.photos, self.epochs = photos, settings.epochs
-        self.start = self.told = time.monotonic()
+    Returns:
+        (device, (training, validation) loaders, metadata of the run).
+    """
+    device = prepare_device(args.device)
+    loaders = open_flowers(
+        args.data,
+        settings.batch_size,
+        (settings.image_size, settings.image_size),
+        seed=args.seed,
+        split_seed=args.split_seed,
+        strict=args.strict_data,
+        hflip=settings.hflip,
+        translate=settings.translate,
+        species=getattr(args, "species", None),
+    )
+    for folder in ("models", "log", "vis"):
+        prepare_folder(args.out / folder)
+    data = loaders[0].dataset.metadata
+    warn_of_replacement(args.out / "models" / weights_name(name), data)
+    metadata = {"seed": args.seed, "settings": asdict(settings), "data": data}
+    return device, loaders, metadata
+
+
+def open_datasets(metadata, data=None, size=None, strict=False):
+    """Return (training, validation) FlowerImages, split as for weights of `metadata`.
+
+    data: folder of class folders, by default ./flowers; size: (width, height), by
+    default what the weights were trained on. Warns of other data than theirs.
+    """
+    size = size or (image_size(metadata), image_size(metadata))
+    split_seed = metadata.get("data", {}).get("split_seed", 0)
+    loaders = open_flowers(data, 1, size, split_seed=split_seed, strict=strict)
+    training, validation = (loader.dataset for loader in loaders)
+    warn_of_other_data(metadata, training.metadata)
+    return training, validation
+
+
+def image_size(metadata):
+    """Return the pixels per side of the images that weights were trained on."""
+    return metadata.get("settings", {}).get("image_size", Settings.image_size)
+
+
+def warn_of_other_data(metadata, data):
+    """Warn where weights were trained on other images than `data` describes."""
+    trained_on = metadata.get("data", data)
+    if trained_on["source"] != data["source"]:
+        log.warning(
+            "the weights were trained on %s, and are shown on %s",
+            trained_on["source"],
+            data["source"],
+        )
+    elif trained_on["split"] != data["split"]:
+        log.warning(
+            "the weights were trained on another split: training photos may be among "
+            "these validation photos"
+        )
+
+
+# Samples -----------------------------------------------------------------------------
+
+
+def generate(model, metadata, count, **options):
+    """Return `count` images (count, 3, H, W) in [0, 1] of any trained model.
+
+    The options are those of `generate_batches`.
+    """
+    return torch.cat(list(generate_batches(model, metadata, count, **options)))
+
+
+def generate_batches(
+    model,
+    metadata,
+    count,
+    species=None,
+    config=None,
+    labels=None,
+    prior="normal",
+    weights=None,
+    batch_size=BATCH_SIZE,
+):
+    """Return a generator of `count` images, in batches (B, 3, H, W) in [0, 1].
+
+    model, metadata: of utils.registry.load_model.
+
+    Of a diffusion model: species are names, by default all, in the proportions of the
+    training photos; labels (count,) replace them; config: a SamplerConfig, by default
+    the weights' own.
+
+    Of an autoencoder: prior is one of utils.config.PRIORS; weights: the file of the
+    model's weights, beside which the fitted priors are.
+    """
+    if model.name in AUTOENCODERS:
+        draw_codes = load_prior(prior, model, metadata, weights)
+        return decode_batches(model, draw_codes, count, batch_size)
+    config = config or default_sampler_config(metadata)
+    if labels is None:
+        labels = labels_for(species, metadata, count)
+    return sample_batches(model, config, labels, count, image_size(metadata))
+
+
+def decode_batches(model, draw_codes, count, batch_size):
+    """Yield `count` decoded codes in batches; draw_codes: size -> (size, D)."""
+    for start in progress(range(0, count, batch_size), "batches"):
+        codes = draw_codes(min(batch_size, count - start))
+        with torch.no_grad():
+            images = model.decoder(codes)
+        yield images
+
+
+# Provenance --------------------------------------------------------------------------
+
+
+def fingerprint(*paths):
+    """Return 16 hex digits that identify the contents of files."""
+    content = b"".join(path.read_bytes() for path in paths)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def weights_facts(path, metadata):
+    """Return plain types that identify the weights of a file; metadata: theirs."""
+    keys = ("model", "epoch", "seed", "valid_loss")
+    return {key: metadata.get(key) for key in keys} | {"sha256": fingerprint(path)}
+
+
+# Time --------------------------------------------------------------------------------
+
+
+class TimeEstimate:
+    """Prints photos per second and the expected end of a training on stderr."""
+
+    def __init__(self, photos, epochs):
+        self.photos, self.epochs = photos, epochs
+        self.start = self.reported = time.monotonic()
 
     def after(self, done):
-        """Say how it goes after `done` epochs, if that has not been said just now."""
+        """Report after `done` epochs, at most every REPORT_EVERY seconds."""
         now = time.monotonic()
         rest = (self.epochs - done) * (now - self.start) / done
-        if rest < TELL_EVERY or now - self.told < TELL_EVERY:
+        if rest < REPORT_EVERY or now - self.reported < REPORT_EVERY:
             return
-        self.told = now
+        self.reported = now
         speed = done * self.photos / (now - self.start)
         end = time.strftime("%H:%M:%S", time.localtime(time.time() + rest))
         print(
@@ -54,12 +194,12 @@ class Pace:
 
 
 def seconds_per_step(model, optimizer, batch_loss, images, labels):
-    """Median time of a training step; the global random state is as before.
+    """Return the median time of a training step, without the first ones.
 
-    The first steps pay for memory and kernels, and are not counted.
+    They allocate memory and choose kernels. The global random state is unchanged.
     """
     device, times = next(model.parameters()).device, []
-    with fixed_noise(0):
+    with fork_rng(0):
         for _ in range(PROBE_STEPS):
             start = time.perf_counter()
             optimizer.zero_grad()
@@ -73,7 +213,7 @@ def epochs_within(seconds, per_epoch):
     """Return how many epochs of `per_epoch` seconds fit into `seconds`.
 
     Raises:
-        UserError: if not a single one does.
+        UserError: if none does.
     """
     epochs = int(MARGIN * seconds / per_epoch)
     if epochs < 1:
@@ -84,90 +224,13 @@ def epochs_within(seconds, per_epoch):
     return epochs
 
 
-def machine_facts():
-    """Return what a time depends on -> {"processor", "cores", "threads", "torch"}."""
-    return {
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-    }
+def with_budget(settings, seconds, model, loader, batch_loss):
+    """Return the settings with as many epochs as fit into `seconds`.
 
-
-def processor_name():
-    """The processor as Linux calls it, and whether it has units for bfloat16."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-        found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    except OSError:
-        found = None
-    name = found[1] if found else platform.processor() or platform.machine()
-    units = has_bfloat16_units(torch.device("cpu"))
-    return f"{name}, {'with' if units else 'without'} bfloat16 units"
-
-
-def warn_of_other_data(about, data):
-    """Say so where weights, described by `about`, were trained on other images."""
-    trained_on = about.get("data", data)
-    if trained_on["source"] != data["source"]:
-        log.warning(
-            "the weights were trained on %s, and are shown on %s",
-            trained_on["source"],
-            data["source"],
-        )
-    elif trained_on["split"] != data["split"]:
-        log.warning(
-            "the weights know another split: training photos may be among these"
-        )
-
-
-def start_training(args, settings, name):
-    """Do what every training begins with, for a command line and its settings.
-
-    Returns (device, (training, validation) loaders, description of the run).
+    A copy of the model is trained for a few steps on the loader's first batch.
     """
-    device = prepare_device(args.device)
-    size = settings.image_size, settings.image_size
-    loaders = open_flowers(
-        args.data,
-        settings.batch_size,
-        size,
-        seed=args.seed,
-        split_seed=args.split_seed,
-        strict=args.strict_data,
-        flips=settings.flips,
-        shift=settings.shift,
-        species=getattr(args, "species", None),
-    )
-    for folder in ("models", "log", "vis"):
-        prepare_folder(args.out / folder)
-    data = loaders[0].dataset.about
-    warn_of_replacement(args.out / "models" / weights_name(name), data)
-    about = {"seed": args.seed, "settings": asdict(settings), "data": data}
-    return device, loaders, about
-
-
-def fingerprint(*paths):
-    """Return 16 digits that tell the contents of files from others."""
-    content = b"".join(path.read_bytes() for path in paths)
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def weights_facts(path, about):
-    """Return which weights a file holds, of plain types; about: their description."""
-    trained = {key: about.get(key) for key in ("model", "epoch", "seed", "valid_loss")}
-    return trained | {"sha256": fingerprint(path)}
-
-
-def within(budget, settings, model, loader):
-    """Return the settings with as many epochs as fit into so many seconds.
-
-    A copy of the model is trained for a few steps, to see how long they take.
-    """
-    from utils.experiment import epochs_within, seconds_per_step
-
     batch = [part[: settings.batch_size] for part in loader.dataset[:]]
-    twin = deepcopy(model).train()
-    _, optimizer, _ = prepare_training(settings, twin, len(loader))
-    seconds = seconds_per_step(twin, optimizer, training_loss(settings), *batch)
-    return replace(settings, epochs=epochs_within(budget, len(loader) * seconds))
+    copy = deepcopy(model).train()
+    optimizer, *_ = prepare_training(settings, copy, len(loader))
+    per_step = seconds_per_step(copy, optimizer, batch_loss, *batch)
+    return replace(settings, epochs=epochs_within(seconds, len(loader) * per_step))

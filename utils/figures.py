@@ -18,8 +18,8 @@ DPI = 100
 GAP = 1  # pixels between images, before enlargement
 TITLE = 30  # pixels of height for a line of text
 MARGIN = 12  # pixels around everything
-TILE = 96  # pixels that an image is enlarged to, about
-LETTER = 8  # pixels of width of a letter, about
+TILE = 96  # pixels that an image is enlarged to, metadata
+LETTER = 8  # pixels of width of a letter, metadata
 SMALL = 8  # points of a letter's height where there is little place
 
 
@@ -42,7 +42,7 @@ def labelled(images, columns, words):
 
     The words take the width of an image, so that headings can stand above the columns.
     """
-    factor = factor_for(images)
+    factor = scale_for(images)
     picture = grid(images, columns, factor)
     size = factor * (images.shape[-1] + GAP), len(picture)
     inches = [(pixels + 0.5) / DPI for pixels in size]  # which are cut to whole pixels
@@ -50,11 +50,11 @@ def labelled(images, columns, words):
     for row, word in enumerate(words):
         middle = 1 - (row + 0.5) / len(words)
         figure.text(0, middle, word, va="center", fontsize=SMALL)
-    return np.concatenate([rendered(figure), picture], axis=1)
+    return np.concatenate([render(figure), picture], axis=1)
 
 
-def factor_for(images):
-    """Return the whole number by which these images become about TILE pixels wide."""
+def scale_for(images):
+    """Return the whole number by which these images become metadata TILE pixels wide."""
     return max(1, round(TILE / images.shape[-1]))
 
 
@@ -90,32 +90,34 @@ def save(figure, path):
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
-def rendered(figure):
+def render(figure):
     """Return what a figure looks like, (H, W, 3) in [0, 1]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3] / 255
 
 
-def caption(name, what, about):
+def caption(name, what, metadata):
     """Return a title: model, what is shown, and what the weights have seen."""
     words = [f"{name}: {what}"]
-    if "data" in about:
-        data = about["data"]
+    if "data" in metadata:
+        data = metadata["data"]
         words.append(f"data: {data['count']} {data['source']}")
-    if "epoch" in about:
-        epoch = about["epoch"] + name.startswith("diffusion")  # whose log counts from 1
-        words.append(f"epoch {epoch}, validation loss {about['valid_loss']:.4g}")
+    if "epoch" in metadata:
+        epoch = metadata["epoch"] + name.startswith(
+            "diffusion"
+        )  # whose log counts from 1
+        words.append(f"epoch {epoch}, validation loss {metadata['valid_loss']:.4g}")
     return ", ".join(words)
 
 
 def save_grid(images, path, columns, title=""):
     """Save all images (B, 3, H, W) in [0, 1], `columns` a row."""
-    picture = grid(images, columns, factor_for(images))
+    picture = grid(images, columns, scale_for(images))
     save_stack([title, picture] if title else [picture], path)
 
 
-def save_pairs(originals, reconstructions, path, title=""):
+def save_reconstructions(originals, reconstructions, path, title=""):
     """Save two rows: originals (B, 3, H, W) in [0, 1] above their reconstructions."""
     both = torch.cat([originals.cpu(), reconstructions.detach().cpu()])
     save_grid(both, path, columns=len(originals), title=title)
@@ -128,8 +130,8 @@ def save_strip(frames, steps, path, title, rows=4):
     follows the first `rows` images from noise to the end; the last frame is the end.
     """
     first = torch.stack([frame[:rows].cpu() for frame in frames], dim=1)
-    strip = grid(first.flatten(0, 1), len(frames), factor_for(first))
-    finished = grid(frames[-1], len(frames), factor_for(first))
+    strip = grid(first.flatten(0, 1), len(frames), scale_for(first))
+    finished = grid(frames[-1], len(frames), scale_for(first))
     headings = [f"Step {step}" for step in steps]
     save_stack([title, headings, strip, "Finished images", finished], path)
 
@@ -163,7 +165,7 @@ def save_curves(csv_path, path, title):
     save(figure, path)
 
 
-def save_steps(curves, reference, path, title):
+def plot_nfe_curves(curves, reference, path, title):
     """Draw Frechet distance and seconds per image against evaluations of the network.
 
     curves: name -> [(evaluations, distance, seconds), ...]; reference: (name, distance,

@@ -1,30 +1,41 @@
-"""The one table: model name -> settings, and the class behind it.
+"""Model names -> classes and objectives; building a model, and loading its weights.
 
-The table loads without torch; model modules are imported where one is built.
+Model modules are imported where a model is built, since they may import from utils.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import NamedTuple
 
-from utils.cli import UsageError, UserError
-from utils.cli.arguments import DIFFUSIONS
-from utils.config import PRESETS
+import torch
+import torch.nn.functional as F
+
+from utils.checkpoint import check_fit, find_weights, load_checkpoint
+from utils.cli import PROJECT, UsageError, UserError
+from utils.config import DIFFUSION_MODELS, PRESETS
 
 log = logging.getLogger(__name__)
 
 
-def models():
-    """Return an autoencoder's name -> (class, its objective for a weight of the KL)."""
-    import torch.nn.functional as F
+class Autoencoder(NamedTuple):
+    """A row of the table of autoencoders."""
 
-    from Autoencoder import Autoencoder
-    from MLPAutoencoder import MLPAutoencoder
-    from VarAutoencoder import VarAutoencoder, loss_with
+    model: Callable  # class; its arguments are those of `model_args`
+    loss_for: Callable  # beta -> loss_fn(outputs, images) -> scalar
+    reduction: str = "mean"  # of the loss over a batch; or "sum"
+
+
+def autoencoders():
+    """Return the table of autoencoders: name -> Autoencoder."""
+    import Autoencoder as ae
+    import MLPAutoencoder as mlpae
+    import VarAutoencoder as vae
 
     return {
-        "MLPAE": (MLPAutoencoder, lambda beta: F.mse_loss),
-        "AE": (Autoencoder, lambda beta: F.mse_loss),
-        "VAE": (VarAutoencoder, loss_with),
+        "MLPAE": Autoencoder(mlpae.MLPAutoencoder, lambda beta: F.mse_loss),
+        "AE": Autoencoder(ae.Autoencoder, lambda beta: F.mse_loss),
+        "VAE": Autoencoder(vae.VarAutoencoder, vae.loss_for, reduction="sum"),
     }
 
 
@@ -35,75 +46,68 @@ def build_model(name, /, **args):
         UsageError: if the model refuses an argument.
     """
     try:
-        if name in DIFFUSIONS:
+        if name in DIFFUSION_MODELS:
             from diffusion import Diffuser
 
             return Diffuser(**args)
-        return models()[name][0](**args)
+        return autoencoders()[name].model(**args)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
 
 
-def loss_of(name, beta=1.0):
-    """Return the model's objective, loss_fn(outputs, images) -> scalar.
-
-    beta: weight of the KL where there is one, or "optimal".
-    """
-    return models()[name][1](beta)
-
-
-def size_args(settings):
+def model_args(name, settings):
     """Return the constructor arguments that an autoencoder's settings give."""
-    return {
+    args = {
         "encoding_dim": settings.encoding_dim,
         "img_width": settings.image_size,
         "img_height": settings.image_size,
     }
+    if name == "VAE":
+        args["antithetic_pairs"] = settings.antithetic_pairs
+    return args
 
 
-def load_diffusion(path):
-    """Return (model, description), as `load_model`, of any diffusion model's file.
+def load_model(name, path=None):
+    """Return (model in evaluation mode, metadata) of trained weights.
 
-    Raises:
-        UserError: if the file is damaged, holds another model, or no description.
-    """
-    from utils.checkpoint import load_checkpoint
-
-    name = load_checkpoint(path)[1].get("model")
-    if name not in DIFFUSIONS:
-        held = f"a {name}" if name else "no description"
-        raise UserError(f"{path} holds {held}; name weights that diffusion.py saved")
-    return load_model(name, path)
-
-
-def load_model(name, path):
-    """Return (model in evaluation mode, description) from a file of weights.
-
-    A file without a description is taken for the starter kit's sizes, with a warning;
-    settings that a description lacks are those of the model's row.
+    name: one of utils.config.AUTOENCODERS or DIFFUSION_MODELS; path: by default the
+    model's file in models/. A file without metadata is taken to have the starter kit's
+    sizes, with a warning; settings that the metadata lack are those of the preset.
 
     Raises:
-        UserError: if the file is damaged, foreign, or holds another model.
+        UserError: if the file is missing, damaged, or holds another model.
     """
-    import torch
-
-    from utils.checkpoint import check_fit, load_checkpoint
-
-    weights, about = load_checkpoint(path)
-    held = about.get("model", name)
+    path = path or find_weights(PROJECT, name)
+    weights, metadata = load_checkpoint(path)
+    held = metadata.get("model", name)
     if held != name:
         raise UserError(f"{path} holds a {held}, asked for a {name}; name its own file")
-    if not about:
-        log.warning("%s has no description; taking it for a %s of 24 x 24", path, name)
-    kit = {"n_steps": 300} if name in DIFFUSIONS else size_args(PRESETS[name][0])
-    args = about.get("args", kit)
+    if not metadata:
+        log.warning("%s has no metadata; taking it for a %s of 24 x 24", path, name)
+    preset = PRESETS[name][0]
+    diffusion = name in DIFFUSION_MODELS
+    kit_args = {"n_steps": 300} if diffusion else model_args(name, preset)
+    args = metadata.get("args", kit_args)
     try:
-        if "settings" in about:
-            about["settings"] = asdict(PRESETS[name][0]) | about["settings"]
+        if "settings" in metadata:
+            metadata["settings"] = asdict(preset) | metadata["settings"]
         with torch.device("meta"):  # no memory, whatever sizes the file claims
             check_fit(build_model(name, **args), weights, path)
     except (TypeError, RuntimeError, UsageError) as error:
         raise UserError(f"{path} does not fit {name}: {error}; train again") from None
     model = build_model(name, **args)
     model.load_state_dict(weights, strict=True)
-    return model.eval(), about
+    return model.eval(), metadata
+
+
+def load_diffusion(path):
+    """Return (model, metadata), as `load_model`, of the weights of a diffusion model.
+
+    Raises:
+        UserError: if the file is damaged, holds another model, or no metadata.
+    """
+    name = load_checkpoint(path)[1].get("model")
+    if name not in DIFFUSION_MODELS:
+        held = f"a {name}" if name else "no metadata"
+        raise UserError(f"{path} holds {held}; name weights that diffusion.py saved")
+    return load_model(name, path)

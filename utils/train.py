@@ -1,11 +1,9 @@
-"""The loop: train, validate, keep the best, stop early.
+"""The training loop: train, validate, save the best weights, stop early.
 
-Knows nothing about any model: it is handed one, its loss, and batches of images.
+It knows no model: it is given one, its loss, and batches of images.
 """
 
-import csv
 import math
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from utils.checkpoint import prepare_target, save_checkpoint, weights_name, when
+from utils.checkpoint import save_checkpoint, weights_name, when
 from utils.cli import UserError
 from utils.cli.progress import progress
-from utils.device import fixed_noise
+from utils.device import fork_rng
+from utils.files import csv_log, prepare_target
 
 CHECK_EVERY = 3  # epochs between validations, as in the starter kit
 
@@ -25,28 +24,31 @@ class Epoch(NamedTuple):
     """What is known after an epoch."""
 
     number: int  # from 0, as in the log
-    train_loss: float  # mean over batches, collected while the weights moved
+    train_loss: float  # mean over batches, collected while the weights changed
     valid_loss: float  # of the latest check
-    is_best: bool  # a check in this epoch beat all before it
+    checked: bool  # this epoch ended with a check
+    is_best: bool  # that check was better than all before it
 
 
-def fit(step, check, *, num_epochs, patience, check_every=CHECK_EVERY, min_delta=0.0):
+def fit(step, check, num_epochs, patience, check_every=CHECK_EVERY):
     """Yield an Epoch after each epoch; stop after `patience` checks without a new best.
 
     step(number) trains one epoch and returns its loss; check() returns the validation
-    loss, or raises if it is not finite. Best means smaller by more than `min_delta`.
+    loss, or raises if it is not finite.
     """
     if patience < 1:
         raise ValueError(f"patience must be at least 1, got {patience}")
-    best, stale, valid_loss = math.inf, 0, math.inf
+    best, checks_without_best, valid_loss = math.inf, 0, math.inf
     for number in range(num_epochs):
         train_loss, is_best = step(number), False
-        if number % check_every == 0 or number == num_epochs - 1:
+        checked = number % check_every == 0 or number == num_epochs - 1
+        if checked:
             valid_loss = check()
-            is_best = valid_loss < best - min_delta
-            best, stale = (valid_loss, 0) if is_best else (best, stale + 1)
-        yield Epoch(number, train_loss, valid_loss, is_best)
-        if stale >= patience:
+            is_best = valid_loss < best
+            best = min(best, valid_loss)
+            checks_without_best = 0 if is_best else checks_without_best + 1
+        yield Epoch(number, train_loss, valid_loss, checked, is_best)
+        if checks_without_best >= patience:
             return
 
 
@@ -61,35 +63,38 @@ def train(
     device,
     model_save_root,
     loss_fn=F.mse_loss,
+    reduction="mean",
     log_path=None,
-    about=None,
-    averaged=None,
+    metadata=None,
+    ema=None,
 ):
-    """Train, print a line per epoch, save the best weights and, if asked, a CSV file.
+    """Train, print a line per epoch, save the best weights and optionally a CSV log.
 
     Batches are (images, _) with images (B, C, H, W); the loss is
-    `loss_fn(model(images), images)`: a mean over the batch, unless `loss_fn.reduction`
-    is "sum". `scheduler` is a function of the epoch, or an LRScheduler, which is
-    stepped after every batch. `about` joins the description in the checkpoint. An
-    AveragedModel, if given, is validated and saved in the model's place.
+    `loss_fn(model(images), images)`, a mean or a sum over the batch as `reduction`
+    says. `scheduler` is a function of the epoch, or an LRScheduler, which is stepped
+    after every batch. `metadata` join those of the checkpoint. `ema`: an AveragedModel,
+    which is validated and saved in the model's place.
 
     Raises:
         UserError: on a loss or weight that is not finite, or a save that fails.
     """
-    epochs = training_epochs(
+    trainer = Trainer(
         optimizer,
         scheduler,
         model,
         (training_dataloader, validation_dataloader),
         lambda model, images, _: loss_fn(model(images), images),
+        device,
+        reduction=reduction,
+        ema=ema,
+    )
+    epochs = trainer.fit(
+        model_save_root,
         num_epochs=num_epochs,
         patience=early_stopping_patience,
-        device=device,
-        model_save_root=model_save_root,
-        summed=getattr(loss_fn, "reduction", "mean") == "sum",
         log_path=log_path,
-        about=about,
-        averaged=averaged,
+        metadata=metadata,
     )
     for epoch in epochs:
         print(
@@ -99,56 +104,100 @@ def train(
         )
 
 
-def training_epochs(
-    optimizer,
-    scheduler,
-    model,
-    loaders,
-    batch_loss,
-    *,
-    device,
-    model_save_root,
-    summed=False,
-    log_path=None,
-    about=None,
-    averaged=None,
-    **stopping,
-):
-    """Yield an Epoch after each epoch: its best weights are saved, its row is logged.
+class Trainer:
+    """A model, its loss and optimizer, and the batches that they are trained on.
 
-    loaders: (training, validation); batch_loss(model, images, labels) -> scalar, a sum
-    over the batch if `summed`; `averaged`: an AveragedModel, validated and saved in the
-    model's place; stopping: `num_epochs`, `patience` and what else `fit` takes.
+    loaders: (training, validation), of (images, labels); batch_loss(model, images,
+    labels) -> scalar, a mean or a sum over the batch as `reduction` says; ema: an
+    AveragedModel; report_metrics: log what the model reports beside its loss, see
+    `validation_metrics`.
     """
-    path = prepare_target(Path(model_save_root, weights_name(model.name)))
-    judged = averaged.module if averaged else model
-    if averaged:
-        optimizer.register_step_post_hook(lambda *_: averaged.update_parameters(model))
-    row = {}  # of the CSV file; cells of a check stay empty in epochs without one
 
-    def step(number):
-        row.clear()
-        row.update(epoch=number, lr=start_epoch(optimizer, scheduler, number))
-        results = train_epoch(
-            model, loaders[0], batch_loss, optimizer, scheduler, device, number
+    def __init__(
+        self,
+        optimizer,
+        scheduler,
+        model,
+        loaders,
+        batch_loss,
+        device,
+        *,
+        reduction="mean",
+        ema=None,
+        report_metrics=True,
+    ):
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.model, self.loaders = model.to(device), loaders
+        self.batch_loss, self.device, self.reduction = batch_loss, device, reduction
+        self.eval_model = ema.module if ema else model
+        self.report_metrics = report_metrics
+        if ema:
+            optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
+
+    def fit(
+        self,
+        model_save_root,
+        num_epochs,
+        patience,
+        check_every=CHECK_EVERY,
+        log_path=None,
+        metadata=None,
+        name=None,
+    ):
+        """Yield an Epoch after each epoch; its best weights are saved, its row logged.
+
+        name: of the file of weights, by default the model's.
+        """
+        name = name or self.model.name
+        path = prepare_target(Path(model_save_root, weights_name(name)))
+        write_row = csv_log(log_path)
+        epochs = fit(self.train_epoch, self.check, num_epochs, patience, check_every)
+        for epoch in epochs:
+            row = self.row(epoch)
+            if epoch.is_best:
+                save_checkpoint(path, self.eval_model, metadata, **row)
+            write_row(row)
+            yield epoch
+
+    def train_epoch(self, number):
+        """Train on every batch once -> mean of the batch losses."""
+        self.lr = start_epoch(self.optimizer, self.scheduler, number)
+        self.number = number
+        self.train_results = train_epoch(
+            self.model,
+            self.loaders[0],
+            self.batch_loss,
+            self.optimizer,
+            self.scheduler,
+            self.device,
+            number,
         )
-        row["train_per_photo"] = per_photo(results, summed)
-        return per_batch(results)
+        return per_batch(self.train_results)
 
-    def check():
-        results = validate(judged, loaders[1], batch_loss, device, when(row))
-        row["valid_per_photo"] = per_photo(results, summed)
-        row.update(validation_details(judged, loaders[1], device))
-        return per_batch(results)
+    def check(self):
+        """Validate -> mean of the batch losses, of the same noise at every call."""
+        where = when({"epoch": self.number, "lr": self.lr})
+        self.valid_results = validate(
+            self.eval_model, self.loaders[1], self.batch_loss, self.device, where
+        )
+        self.metrics = (
+            validation_metrics(self.eval_model, self.loaders[1], self.device)
+            if self.report_metrics
+            else {}
+        )
+        return per_batch(self.valid_results)
 
-    model.to(device)
-    write_row = csv_log(log_path)
-    for epoch in fit(step, check, **stopping):
-        row.update(train_loss=epoch.train_loss, valid_loss=epoch.valid_loss)
-        if epoch.is_best:
-            save_checkpoint(path, judged, about, **row)
-        write_row(row)
-        yield epoch
+    def row(self, epoch):
+        """Return the epoch's row of the CSV log; a row without a check is shorter."""
+        row = {
+            "epoch": epoch.number,
+            "lr": self.lr,
+            "train_per_photo": per_photo(self.train_results, self.reduction),
+        }
+        if epoch.checked:
+            row["valid_per_photo"] = per_photo(self.valid_results, self.reduction)
+            row |= self.metrics
+        return row | {"train_loss": epoch.train_loss, "valid_loss": epoch.valid_loss}
 
 
 # Passes over the photos --------------------------------------------------------
@@ -168,6 +217,7 @@ def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
     results = []
     for step, (images, labels) in enumerate(progress(loader, f"epoch {epoch}")):
         images = images.to(device)
+        # Gradients would add up over steps.
         optimizer.zero_grad()
         loss = batch_loss(model, images, labels)
         lr = float(optimizer.param_groups[0]["lr"])
@@ -182,14 +232,15 @@ def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
 
 @torch.no_grad()
 def validate(model, loader, batch_loss, device, where="", seed=0):
-    """Evaluate every batch under the same noise at every call -> [(loss, photos), ...].
+    """Evaluate every batch -> [(loss, number of photos), ...].
 
-    The noise of training goes on as if this had not been called. `where` tells the
-    user, in the message of a loss that is not finite, what had been going on.
+    Random numbers come from `seed`, the same at every call, and those of training
+    continue as if this had not been called. `where` is part of the message about a loss
+    that is not finite.
     """
     model.eval()
     results = []
-    with fixed_noise(seed):
+    with fork_rng(seed):
         for images, labels in loader:
             loss = batch_loss(model, images.to(device), labels)
             value = finite(loss, f"validation loss{where}")
@@ -198,21 +249,24 @@ def validate(model, loader, batch_loss, device, where="", seed=0):
 
 
 @torch.no_grad()
-def validation_details(model, loader, device, seed=0):
-    """Return what the model tells of all photos, if it does; prefixed by `valid_`.
+def validation_metrics(model, loader, device, seed=0):
+    """Return what the model reports of all photos: `valid_` + name -> number.
 
-    `model.details(images, labels)` returns names -> (B, ...), and `model.summary` of
-    those of all photos names -> numbers.
+    `model.validation_details(images, labels)` returns names -> (B, ...), and
+    `model.summarize_details` of those of all photos names -> numbers. Empty for a model
+    without them.
     """
-    if not getattr(model, "details", None):
+    if not hasattr(model, "validation_details"):
         return {}
     model.eval()
-    with fixed_noise(seed):
+    with fork_rng(seed):
         batches = [
-            model.details(images.to(device), labels) for images, labels in loader
+            model.validation_details(images.to(device), labels)
+            for images, labels in loader
         ]
     details = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-    return {f"valid_{name}": value for name, value in model.summary(details).items()}
+    summary = model.summarize_details(details)
+    return {f"valid_{name}": value for name, value in summary.items()}
 
 
 # Losses ------------------------------------------------------------------------
@@ -234,39 +288,14 @@ def finite(loss, name):
 
 
 def per_batch(results):
-    """Plain mean of the batch losses, as the starter kit prints it."""
+    """Return the plain mean of the batch losses, as the starter kit prints it."""
     return sum(loss for loss, _ in results) / len(results)
 
 
-def per_photo(results, summed):
-    """Exact mean per photo, which neither batch size nor a short last batch changes.
+def per_photo(results, reduction):
+    """Return the mean loss per photo, independent of the batch size.
 
-    `summed`: the batch losses are sums over their photos, not means.
+    reduction: "mean" or "sum", what the batch losses are over their photos.
     """
-    total = sum(loss if summed else loss * count for loss, count in results)
-    return total / sum(count for _, count in results)
-
-
-def csv_log(path):
-    """Return a function that writes a row of facts, with the seconds since the last.
-
-    The columns are those of the first row; only then an older file is replaced. Without
-    a path nothing is written.
-    """
-    start, columns = time.perf_counter(), None
-
-    def write_row(row):
-        nonlocal start, columns
-        now = time.perf_counter()
-        row, start = {**row, "seconds": round(now - start, 3)}, now
-        with open(path, "a" if columns else "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns or list(row), lineterminator="\n")
-            if not columns:
-                writer.writeheader()
-            writer.writerow(row)
-        columns = writer.fieldnames
-
-    if path is None:
-        return lambda row: None
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return write_row
+    total = sum(loss if reduction == "sum" else loss * n for loss, n in results)
+    return total / sum(n for _, n in results)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import random_generation
-from tests.conftest import run_command
-from utils.checkpoint import save_checkpoint, save_images
+from tests.helpers.project import run_command
+from utils.checkpoint import save_checkpoint
 from utils.cli import UserError
+from utils.files import save_images
 from utils.registry import load_model
 from VarAutoencoder import VarAutoencoder
 
@@ -78,14 +79,14 @@ def test_a_fault_leaves_the_old_file(tmp_path, fault, raised, words):
 
 
 def test_a_wrong_number_of_images_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match="3 images were promised, got 2"):
+    with pytest.raises(ValueError, match="3 images were announced, got 2"):
         save_images(tmp_path / "x.npy", [torch.zeros(2, 3, 2, 2)], (3, 2, 2, 3))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_batch_of_another_size_is_not_saved(tmp_path):
     batches = [torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 4)]
-    with pytest.raises(ValueError, match=r"\(2, 4, 3\), promised \(2, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"must be \(2, 2, 3\), got \(2, 4, 3\)"):
         save_images(tmp_path / "x.npy", batches, (2, 2, 2, 3))
     assert not list(tmp_path.iterdir())
 

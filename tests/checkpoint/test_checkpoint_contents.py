@@ -2,16 +2,14 @@
 
 import itertools
 import logging
-import os
-import resource
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from diffusion import Diffuser
-from tests.checkpoint.test_checkpoint import in_child
-from tests.checkpoint.test_checkpoint_damage import refusal
+from tests.helpers.damage import refusal
+from tests.helpers.memory import memory_limited
 from utils.checkpoint import (
     check_fit,
     find_weights,
@@ -39,14 +37,14 @@ def small_model(name, seed=0, size=8):
 def saved(tmp_path):
     """Return a function: save an MLPAE, its weights and description changed -> path."""
 
-    def save(change=lambda weights: None, **about):
+    def save(change=lambda weights: None, **metadata):
         model = small_model("MLPAE")
         weights = model.state_dict()
-        weights._metadata["about"] = {
-            "format": 1,
+        weights._metadata["description"] = {
+            "format": 2,
             "model": "MLPAE",
             "args": model.args,
-            **about,
+            **metadata,
         }
         change(weights)
         torch.save(weights, tmp_path / "Best_MLPAE.pkl")
@@ -119,9 +117,9 @@ def test_the_file_knows_its_model_and_size(tmp_path, name, size):
     """P9, L13, R7: rebuilt at the size it was trained at, bit for bit, in eval mode."""
     model = small_model(name, size=size)
     save_checkpoint(tmp_path / "x.pth", model, {"seed": 5, "data": {"count": 3}})
-    rebuilt, about = load_model(name, tmp_path / "x.pth")
+    rebuilt, metadata = load_model(name, tmp_path / "x.pth")
     assert rebuilt.args == model.args and not rebuilt.training
-    assert about["seed"] == 5 and about["data"] == {"count": 3}
+    assert metadata["seed"] == 5 and metadata["data"] == {"count": 3}
     for key, value in model.state_dict().items():
         assert torch.equal(value, rebuilt.state_dict()[key])
 
@@ -130,8 +128,8 @@ def test_no_description_is_taken_for_the_kits_sizes(tmp_path, caplog):
     """L17: a file of the starter kit loads, with one warning."""
     model = build_model("AE", encoding_dim=64)
     torch.save(model.state_dict(), tmp_path / "Best_AE.pth")
-    rebuilt, about = load_model("AE", tmp_path / "Best_AE.pth")
-    assert about == {} and [r.levelno for r in caplog.records] == [logging.WARNING]
+    rebuilt, metadata = load_model("AE", tmp_path / "Best_AE.pth")
+    assert metadata == {} and [r.levelno for r in caplog.records] == [logging.WARNING]
     assert torch.equal(
         rebuilt.state_dict()["encoder.features.0.weight"],
         model.state_dict()["encoder.features.0.weight"],
@@ -219,11 +217,11 @@ def test_newer_format_is_refused(saved):
     assert "written by a newer version (format 99" in message
 
 
-@pytest.mark.parametrize("about", ["text", 5, [1], None], ids=repr)
-def test_unreadable_description_is_refused(saved, about):
+@pytest.mark.parametrize("metadata", ["text", 5, [1], None], ids=repr)
+def test_unreadable_description_is_refused(saved, metadata):
     """P8, P9"""
-    path = saved(lambda w: w._metadata.update(about=about))
-    assert "description is unreadable" in refusal(load_checkpoint, path)
+    path = saved(lambda w: w._metadata.update(description=metadata))
+    assert "metadata is unreadable" in refusal(load_checkpoint, path)
 
 
 @pytest.mark.parametrize("metadata", ["text", [1], {5: {}}], ids=repr)
@@ -238,16 +236,17 @@ NOT_SETTINGS = ("text", 5, [1], None)
 
 
 @pytest.mark.parametrize(
-    "about", [{"args": a} for a in BAD_ARGS] + [{"settings": s} for s in NOT_SETTINGS]
+    "metadata",
+    [{"args": a} for a in BAD_ARGS] + [{"settings": s} for s in NOT_SETTINGS],
 )
-def test_a_description_that_builds_no_model_is_refused(saved, about):
+def test_a_description_that_builds_no_model_is_refused(saved, metadata):
     """P9"""
-    assert "does not fit MLPAE" in refusal(load_model, "MLPAE", saved(**about))
+    assert "does not fit MLPAE" in refusal(load_model, "MLPAE", saved(**metadata))
 
 
 def test_settings_that_older_weights_lack_are_the_rows(saved):
-    about = load_model("MLPAE", saved(settings={"lr": 7.0}))[1]
-    assert about["settings"] == asdict(PRESETS["MLPAE"][0]) | {"lr": 7.0}
+    metadata = load_model("MLPAE", saved(settings={"lr": 7.0}))[1]
+    assert metadata["settings"] == asdict(PRESETS["MLPAE"][0]) | {"lr": 7.0}
 
 
 def test_unreadable_data_description_does_not_stop_a_training(saved, caplog):
@@ -255,18 +254,6 @@ def test_unreadable_data_description_does_not_stop_a_training(saved, caplog):
     path = saved(data="photos")
     warn_of_replacement(path, {"source": "photos"})
     assert caplog.records == []
-
-
-def memory_limited(work, megabytes):
-    """Run work() in a child that may take so many megabytes more -> its exit code."""
-
-    def limited():
-        with open("/proc/self/statm", encoding="ascii") as sizes:
-            taken = int(sizes.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + megabytes * 2**20,) * 2)
-        work()
-
-    return os.waitstatus_to_exitcode(os.waitpid(in_child(limited), 0)[1])
 
 
 HUGE = {

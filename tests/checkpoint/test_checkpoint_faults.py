@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from tests.checkpoint.test_checkpoint import (
+from tests.helpers.project import PROJECT
+from tests.helpers.saving import (
     NEW,
     OLD,
     Version,
@@ -18,10 +19,10 @@ from tests.checkpoint.test_checkpoint import (
     version_of,
     watch,
 )
-from tests.conftest import PROJECT
 from utils import checkpoint
-from utils.checkpoint import prepare_target, save_checkpoint
+from utils.checkpoint import save_checkpoint
 from utils.cli import UserError
+from utils.files import prepare_target
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT]
 
@@ -129,7 +130,8 @@ MOUNTED = """
 import subprocess, sys
 from pathlib import Path
 from torch import nn
-from utils.checkpoint import prepare_target, save_checkpoint
+from utils.checkpoint import save_checkpoint
+from utils.files import (prepare_target)
 from utils.cli import UserError
 
 path = Path(sys.argv[1], "Best_AE.pth")

@@ -17,7 +17,7 @@ from torch import nn
 
 import random_generation
 import visualization
-from tests.conftest import PROJECT, run_command
+from tests.helpers.project import PROJECT, run_command
 from utils import checkpoint
 from utils.checkpoint import load_checkpoint, warn_of_replacement
 from utils.cli import UserError

@@ -5,18 +5,25 @@ from dataclasses import fields
 
 import pytest
 
+import diffusion
 from utils.cli.arguments import (
-    FLAGS,
-    SAMPLERS,
     channel_counts,
-    diffusion_line,
     duration,
     finite_number,
 )
-from utils.config import PRESETS, DiffusionSettings, settings_for
-from utils.diffusion.samplers import SAMPLERS as GENERATORS
+from utils.config import (
+    DENSITIES,
+    METRICS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    PRESETS,
+    SAMPLERS,
+    SCHEDULERS,
+)
+from utils.diffusion import denoiser, samplers
+from utils.evaluation import evaluate
+from utils.optim import factory
 
-AUTOENCODERS_ALONE = {"encoding_dim", "beta", "pairs", "start"}
 ROWS = [(name, row) for name, rows in PRESETS.items() for row in rows]
 
 
@@ -58,34 +65,51 @@ def test_channels_are_a_tuple():
 def test_every_value_of_every_row_could_be_said(name, row):
     """Rule 9: what a row holds is what its flag would take."""
     for field in fields(row):
-        flag, value = FLAGS[flag_of(field)], getattr(row, field.name)
+        flag, value = field.metadata, getattr(row, field.name)
         if "choices" in flag:
             assert value in flag["choices"], field.name
+        elif "nargs" in flag:  # of numbers, the last of which may be infinite
+            assert flag["type"](str(value[0])) == value[0]
         elif isinstance(value, tuple):
             assert flag["type"](",".join(map(str, value))) == value
         elif not isinstance(value, bool):
             assert flag["type"](str(value)) == value, field.name
 
 
-def test_every_field_of_a_diffusion_row_is_a_flag_of_its_command():
-    """But for what only autoencoders have; each flag replaces its field alone."""
-    row, line = PRESETS["diffusion"][0], diffusion_line()
-    for field in fields(DiffusionSettings):
-        known = flag_of(field) in line.format_help()
-        assert known == (field.name not in AUTOENCODERS_ALONE), field.name
-    said = "--widths 16,32 --objective x0 --level-mean -0.5 --dropout 0.1 --blocks 2"
-    args = line.parse_args([*said.split(), "--precision", "fp32", "--no-flips"])
-    found = settings_for(args, "diffusion")
+def test_every_field_of_a_diffusion_preset_is_a_flag_of_its_command():
+    """Each flag replaces its own field only."""
+    given = {
+        "--channels": "16,32",
+        "--objective": "x0",
+        "--p-mean": "-0.5",
+        "--dropout": "0.1",
+        "--num-blocks": "2",
+        "--precision": "fp32",
+        "--sampler": "heun",
+        "--steps": "7",
+    }
+    words = [word for pair in given.items() for word in pair]
+    _, found = diffusion.parse([*words, "--no-hflip"])
+    preset = PRESETS["diffusion"][0]
     changed = {
-        f.name for f in fields(row) if getattr(row, f.name) != getattr(found, f.name)
+        flag_of(f)
+        for f in fields(preset)
+        if getattr(preset, f.name) != getattr(found, f.name)
     }
-    assert {"widths", "level_mean", "precision"} <= changed
-    assert changed <= {
-        *("widths", "objective", "level_mean", "dropout", "blocks", "precision"),
-        "flips",
-    }
-    assert (found.widths, found.level_mean, found.flips) == ((16, 32), -0.5, False)
+    assert changed == {*given, "--hflip"}
+    assert (found.channels, found.p_mean, found.hflip) == ((16, 32), -0.5, False)
 
 
-def test_samplers_on_the_command_line_are_those_there_are():
-    assert sorted(SAMPLERS) == sorted(GENERATORS)
+@pytest.mark.parametrize(
+    "vocabulary, table",
+    [
+        (SAMPLERS, samplers.SAMPLERS),
+        (OBJECTIVES, denoiser.OBJECTIVES),
+        (DENSITIES, denoiser.DENSITIES),
+        (OPTIMIZERS, factory.OPTIMIZERS),
+        (SCHEDULERS, factory.SCHEDULERS),
+        (METRICS, evaluate.METRICS),
+    ],
+)
+def test_vocabularies_name_the_rows_of_their_tables(vocabulary, table):
+    assert sorted(vocabulary) == sorted(table)

@@ -16,14 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands.test_command_data import (
+from tests.helpers.commands import command, error_line, files_below
+from tests.helpers.outputs import (
     HOW_TO_GET_THEM,
     same_weights,
     small_picture,
     without_seconds,
 )
-from tests.commands.test_commands import command, error_line, files_below
-from tests.conftest import PROJECT, write_photos
+from tests.helpers.project import PROJECT, write_photos
 from utils.checkpoint import load_checkpoint
 
 BARE = {  # all of the environment: no PATH, HOME, LANG or DISPLAY
@@ -92,7 +92,7 @@ def runs(site):
             1,
             "--image-size",
             8,
-            "--widths",
+            "--channels",
             "16,32",
         ),  # beside it
     }
@@ -169,7 +169,7 @@ def test_the_pictures_are_small_and_in_whole_pixels(site, runs):
 
 def test_another_process_gives_the_same_bits(site, runs, tmp_path, monkeypatch):
     """P20, T12: the same command here, where hashes and addresses differ."""
-    monkeypatch.setattr("tests.commands.test_commands.QUICK", {})
+    monkeypatch.setattr("tests.helpers.commands.QUICK", {})
     args = ("--model", "AE", "--epochs", 1, "--out", tmp_path)
     result = command("train_script.py", *args, project=site)
     assert result.code == 0, result.err

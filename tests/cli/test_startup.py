@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from tests.commands.test_commands import error_line
-from tests.conftest import PROJECT, run_command
+from tests.helpers.commands import error_line
+from tests.helpers.project import PROJECT, run_command
 
 TRAININGS = ("train_script.py", "diffusion.py")
 SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
@@ -140,7 +140,7 @@ def test_freed_memory_is_used_again():
     faults = [
         int(
             subprocess.run(
-                [sys.executable, "-c", TOUCH, how],
+                [sys.executable, "-c", TOUCH, config],
                 cwd=PROJECT,
                 env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)},
                 capture_output=True,
@@ -148,6 +148,6 @@ def test_freed_memory_is_used_again():
                 check=True,
             ).stdout
         )
-        for how in ("keep", "leave")
+        for config in ("keep", "leave")
     ]
     assert faults[0] < 1000 < 20_000 < faults[1]

@@ -4,10 +4,9 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from tests.commands.test_commands import (
+from tests.helpers.commands import (
     TRAININGS,
     command,
     error_line,
@@ -15,38 +14,17 @@ from tests.commands.test_commands import (
     script_of,
     train,
 )
-from tests.conftest import write_photos
-from tests.training.test_train import rows_of
+from tests.helpers.outputs import (
+    HOW_TO_GET_THEM,
+    pixels,
+    same_weights,
+    small_picture,
+    without_seconds,
+)
+from tests.helpers.project import write_photos
 from utils.checkpoint import load_checkpoint, weights_name
 from utils.data_processor import create_flower_dataloaders
 from utils.figures import MARGIN, TITLE
-
-HOW_TO_GET_THEM = "python -m tools.get_flowers"
-
-
-def without_seconds(path):
-    return [{**row, "seconds": None} for row in rows_of(path)]
-
-
-def same_weights(one, other):
-    first, second = load_checkpoint(one)[0], load_checkpoint(other)[0]
-    assert list(first) == list(second)
-    return all(torch.equal(first[key], second[key]) for key in first)
-
-
-def pixels(path):
-    """An image file as numbers -> (H, W, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def small_picture(path, factor):
-    """The grid below a picture's title, each block of factor x factor one pixel."""
-    grid = pixels(path)[MARGIN + TITLE : -MARGIN, MARGIN:-MARGIN]
-    assert grid.shape[0] % factor == 0 == grid.shape[1] % factor
-    small = grid[::factor, ::factor]
-    assert np.array_equal(small.repeat(factor, 0).repeat(factor, 1), grid)
-    return small
 
 
 def tile(picture, row, column, size):
@@ -70,8 +48,8 @@ def test_without_photos_drawn_flowers_are_used_with_one_warning(tmp_path, name, 
     (warning,) = result.err.splitlines()
     assert warning.startswith(f"{script_of(name)}: warning: ")
     assert str(tmp_path / "flowers") in warning and HOW_TO_GET_THEM in warning
-    _, about = load_checkpoint(tmp_path / "models" / weights_name(name))
-    assert about["data"]["source"] == "drawn flowers"
+    _, metadata = load_checkpoint(tmp_path / "models" / weights_name(name))
+    assert metadata["data"]["source"] == "drawn flowers"
 
 
 @pytest.mark.parametrize(

@@ -1,92 +1,19 @@
 """Truths about the commands, run in this process through their own wrapper."""
 
-import importlib
-import io
-import logging
 import re
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from typing import NamedTuple
 
 import pytest
 import torch
 
+from tests.helpers.commands import (
+    TRAININGS,
+    command,
+    error_line,
+    files_below,
+    script_of,
+    train,
+)
 from utils.checkpoint import load_checkpoint, weights_name
-from utils.cli import process as cli
-
-SCRIPT = r"(train_script|visualization|random_generation|diffusion)\.py"
-ERROR = re.compile(SCRIPT + r": error: .{10,400}")
-TRAININGS = ("MLPAE", "AE", "VAE", "diffusion")
-QUICK = {  # what makes a run in this process short
-    "diffusion.num_steps": 4,
-    "diffusion.PICTURE_IMAGES": 3,
-    "utils.data.dataset.DRAWN_PER_SPECIES": 10,
-}
-HARMLESS = {  # what the wrapper does to a whole process
-    "utils.cli.process.begin": lambda: None,
-    "utils.cli.process.close_stdout": lambda: None,
-    "utils.cli.process.program": lambda: sys.argv[0],
-    "utils.cli.arguments.program": lambda: sys.argv[0],
-}
-
-
-class Result(NamedTuple):
-    """An exit code and what came out, warnings as the real process prints them."""
-
-    code: int
-    out: str
-    err: str
-
-
-def command(script, *args, project=None):
-    """Run a script's main in the wrapper; `project` holds ./flowers -> Result."""
-    out, err = io.StringIO(), io.StringIO()
-    handler = logging.StreamHandler(err)
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter(f"{script}: warning: %(message)s"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUICK, **HARMLESS}.items():
-            patch.setattr(name, value)
-        patch.setattr("utils.data_processor.PROJECT", project)
-        patch.setattr("sys.argv", [script, *map(str, args)])
-        logging.getLogger().addHandler(handler)
-        try:
-            with redirect_stdout(out), redirect_stderr(err):
-                code = cli.run(importlib.import_module(script[:-3]).main) or 0
-        except SystemExit as end:
-            code = end.code
-        finally:
-            logging.getLogger().removeHandler(handler)
-    return Result(code, out.getvalue(), err.getvalue())
-
-
-def train(name, out, data, *args, project=None):
-    """Train any of the four for an epoch on 8 x 8 pixels; no data: on ./flowers."""
-    start = ["train_script.py", "--model", name]
-    start = ["diffusion.py"] if name == "diffusion" else start
-    small = ["--image-size", "8", "--epochs", "1", "--device", "cpu", "--out", out]
-    small += ["--widths", "16,32"] if name == "diffusion" else []
-    data = ["--data", data] if data else []
-    return command(*start, *small, *data, *args, project=project)
-
-
-def error_line(stderr, script):
-    """Return the one error line; nothing but warnings may stand before it."""
-    *before, last = stderr.splitlines() or [""]
-    assert all(line.startswith(f"{script}: warning: ") for line in before), stderr
-    assert ERROR.fullmatch(last) and last.startswith(f"{script}: "), stderr
-    return last
-
-
-def script_of(name):
-    return "diffusion.py" if name == "diffusion" else "train_script.py"
-
-
-def files_below(folder):
-    """Paths of all files at any depth, relative to the folder."""
-    below = folder.rglob("*")
-    return sorted(p.relative_to(folder).as_posix() for p in below if p.is_file())
-
 
 # Wrong commands ----------------------------------------------------------------
 
@@ -107,11 +34,11 @@ BOTH = {  # refused by train_script.py and by diffusion.py
     "--scheduler": ["cosine"],
     "--warm-up": ["1", "inf"],
     "--weight-decay": ["-1", "nan", "1e999"],
-    "--shift": ["-1", "8"],
+    "--translate": ["-1", "8"],
 }
 AUTOENCODERS = {
     "--model": ["RNN", "ae", "", "diffusion"],
-    "--start": ["zero"],
+    "--init-weights": ["zero"],
     "--encoding-dim": ["0", "65537"],
     "--objective": ["flow"],  # a diffusion model's alone
     "--budget": ["10m"],
@@ -121,16 +48,24 @@ DIFFUSION = {
     "--budget": ["0m", "x", "10", "1h30m", "inf", "300h"],
     "--objective": ["foo", "EPS", ""],
     "--density": ["uniform", "log-normal"],
-    "--level-mean": ["nan", "inf", "x"],
-    "--level-deviation": ["0", "-1", "nan"],
-    "--widths": ["64,,1", "0", "64,x", "", "1,2,3,4,5,6", "64;128", "10000", "64, 128"],
-    "--blocks": ["0", "17", "1.5"],
+    "--p-mean": ["nan", "inf", "x"],
+    "--p-std": ["0", "-1", "nan"],
+    "--channels": [
+        "64,,1",
+        "0",
+        "64,x",
+        "",
+        "1,2,3,4,5,6",
+        "64;128",
+        "10000",
+        "64, 128",
+    ],
+    "--num-blocks": ["0", "17", "1.5"],
     "--dropout": ["1", "-0.1", "nan"],
     "--label-dropout": ["1", "-0.1", "x"],
     "--precision": ["fp16", "float32"],
     "--encoding-dim": ["64"],  # an autoencoder's alone
-    "--start": ["own"],
-    "--sampler": ["heun"],  # what is drawn while it trains is not for the command line
+    "--init-weights": ["own"],
 }
 DRAWING = {
     "--model": ["RNN", "diffusion_17"],
@@ -184,8 +119,8 @@ def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
         (["--model", "VAE", "--image-size", "9"], ["multiple of 4", "9"]),
         (["--model", "AE", "--beta", "2"], ["--beta", "AE has no KL"]),
         (
-            ["--model", "MLPAE", "--pairs", "0"],
-            ["--pairs", "MLPAE has no latent vectors"],
+            ["--model", "MLPAE", "--antithetic-pairs", "0"],
+            ["--antithetic-pairs", "MLPAE has no KL"],
         ),
         (["--model", "VAE", "--beta", "best"], ["--beta", "'best'"]),
         (["--model", "MLPAE", "--warm-up", "0.1"], ["--warm-up", "onecycle"]),

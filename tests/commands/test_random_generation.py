@@ -1,18 +1,21 @@
 """The command that draws, by a diffusion model: pictures, arrays, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-import diffusion
-from tests.commands.test_command_data import pixels
-from tests.commands.test_commands import command, error_line, files_below
+import random_generation
+from diffusion import Diffuser
+from tests.helpers.commands import command, error_line, files_below
 from tests.helpers.diffusion import save_small, small
+from tests.helpers.outputs import pixels
 from utils.diffusion.sampling import (
-    Sampling,
-    chosen_species,
-    sampled_batches,
-    usual_sampling,
+    SamplerConfig,
+    default_sampler_config,
+    labels_for,
+    sample_batches,
 )
 from utils.registry import load_model
 
@@ -61,16 +64,18 @@ def test_a_picture_is_named_by_what_it_shows(weights, tmp_path, args, name):
 def test_the_picture_is_that_of_visualize_sampling(weights, tmp_path, monkeypatch):
     """One function draws it in training and here; the title says how."""
     calls = []
-    monkeypatch.setattr(diffusion, "visualize_sampling", lambda *a: calls.append(a))
+    monkeypatch.setattr(
+        random_generation, "visualize_sampling", lambda *a: calls.append(a)
+    )
     flags = (
         "--count 4 --sampler heun --steps 7 --guidance 1.5 --guidance-interval 0.2 9"
     )
     names = "--species", "calendula", "astilbe"
     assert draw(weights, tmp_path, *flags.split(), *names).code == 0
-    ((model, shape, steps, path, title, how, species),) = calls
+    ((model, shape, steps, path, title, config, species),) = calls
     assert not model.training and shape == (4, 3, 8, 8) and steps == 7
     assert path == tmp_path / "vis" / "random_images_diffusion_calendula_astilbe"
-    assert how == Sampling("heun", 7, 1.5, 0.2, 9.0)
+    assert config == SamplerConfig("heun", 7, 1.5, [0.2, 9.0])
     assert species.tolist() == [2, 2, 0, 0]
     for word in (
         "calendula",
@@ -102,10 +107,12 @@ def test_any_number_is_saved_and_no_picture(weights, tmp_path):
     assert found.shape == (300, 8, 8, 3) and found.dtype == np.uint8
     assert files_below(tmp_path) == ["x.npy"]
     torch.manual_seed(3)
-    model, about = load_model("diffusion", weights)  # draws its initial weights first
-    species = chosen_species(None, about, 300)
-    how = usual_sampling(about)._replace(steps=1)
-    batches = sampled_batches(model, how, species, 300, 8)
+    model, metadata = load_model(
+        "diffusion", weights
+    )  # draws its initial weights first
+    species = labels_for(None, metadata, 300)
+    config = replace(default_sampler_config(metadata), steps=1)
+    batches = sample_batches(model, config, species, 300, 8)
     expected = (torch.cat(list(batches)) * 255).round().byte()
     assert np.array_equal(found, expected.permute(0, 2, 3, 1).numpy())
 
@@ -120,7 +127,7 @@ def test_flags_change_what_is_drawn(weights, tmp_path):
     """Each of them; defaults spelled out change nothing."""
     few = ("--count", "2", "--species", "astilbe")
     plain = array(weights, tmp_path, *few)
-    default = usual_sampling(load_model("diffusion", weights)[1])
+    default = default_sampler_config(load_model("diffusion", weights)[1])
     same = ["--sampler", default.sampler, "--steps", default.steps]
     same += ["--guidance", default.guidance]
     assert np.array_equal(array(weights, tmp_path, *few, *same), plain)
@@ -145,10 +152,10 @@ def test_weights_without_a_description_draw_as_the_kit_would(tmp_path, monkeypat
     small().save(tmp_path / "x.pkl")
     found = array(tmp_path / "x.pkl", tmp_path, "--count", "2", "--steps", "1")
     assert found.shape == (2, 24, 24, 3)
-    torch.save(diffusion.Diffuser(300).state_dict(), tmp_path / "bare.pkl")
+    torch.save(Diffuser(300).state_dict(), tmp_path / "bare.pkl")
     flags = ("--count", "1", "--steps", "1", "--save", tmp_path / "y.npy")
     result = draw(tmp_path / "bare.pkl", tmp_path, *flags)
-    assert result.code == 0 and "has no description" in result.err
+    assert result.code == 0 and "has no metadata" in result.err
     assert np.load(tmp_path / "y.npy").shape == (1, 24, 24, 3)
 
 
@@ -162,7 +169,7 @@ def test_weights_without_a_description_draw_as_the_kit_would(tmp_path, monkeypat
         (
             "VAE",
             "--sampler heun",
-            "--sampler: VAE is no diffusion model; leave it away",
+            "--sampler: VAE is no diffusion model; omit it",
         ),
         ("AE", "--steps 5", "--steps: AE is no diffusion model"),
         ("MLPAE", "--guidance 1", "--guidance: MLPAE is no"),

@@ -2,15 +2,15 @@
 
 import torch
 
-from tests.data.test_data import load, numbered_photos
-from utils.data.dataset import mirrored, shifted
+from tests.helpers.photos import load, numbered_photos
+from utils.data.dataset import random_hflip, random_translate
 
 
 def test_each_image_is_mirrored_or_not_by_a_coin():
     """About half of 1,000, never up and down, nothing in between."""
     torch.manual_seed(0)
     images = torch.rand(1000, 3, 4, 4)
-    result = mirrored(images)
+    result = random_hflip(images)
     same = (result == images).flatten(1).all(dim=1)
     other = (result == images.flip(3)).flatten(1).all(dim=1)
     assert (same ^ other).all() and 450 < other.sum() < 550
@@ -23,7 +23,7 @@ def test_a_batch_is_moved_as_a_whole():
     image[..., 12, 5] = 1
     seen = set()
     for _ in range(60):
-        batch = shifted(image.expand(8, 3, 24, 24), 2)
+        batch = random_translate(image.expand(8, 3, 24, 24), 2)
         assert batch.shape == (8, 3, 24, 24) and (batch.sum(dim=(1, 2, 3)) == 3).all()
         _, _, rows, columns = batch.nonzero(as_tuple=True)
         assert len(rows.unique()) == 1 == len(columns.unique())
@@ -36,7 +36,11 @@ def test_a_batch_is_moved_as_a_whole():
 def test_training_alone_is_changed(tmp_path):
     """Each epoch anew; validation photos stay as they are, and so do all by default."""
     root = numbered_photos(tmp_path, 30)
-    for options, moves in (({}, False), ({"flips": True}, True), ({"shift": 1}, True)):
+    for options, moves in (
+        ({}, False),
+        ({"hflip": True}, True),
+        ({"translate": 1}, True),
+    ):
         loaders = load(root, batch_size=30, **options)
         for loader, may_move in zip(loaders, (moves, False), strict=True):
             side = loader.dataset

@@ -9,23 +9,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Resize, ToTensor
 
+from tests.helpers.photos import load, numbered_photos
 from utils.cli import UserError
 from utils.data.dataset import split_indices, split_samples
 from utils.data.photos import find_photos
-from utils.data_processor import create_flower_dataloaders
-
-
-def numbered_photos(root, count, size=(8, 8)):
-    """Save photos of one colour each: photo n is (n, 255 - n, 0) all over."""
-    for number in range(count):
-        path = root / "abc"[number % 3] / f"{number:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, (number, 255 - number, 0)).save(path)
-    return root
-
-
-def load(root, batch_size=4, width=8, height=8, **options):
-    return create_flower_dataloaders(batch_size, root, width, height, **options)
 
 
 def numbers(loader):
@@ -125,9 +112,9 @@ def test_bad_photo_moves_no_other_photo(tmp_path):
 def test_fingerprint_of_the_split(tmp_path):
     """T2: same for the same validation photos, another for others."""
     root = numbered_photos(tmp_path, 30)
-    first, second = (load(root, seed=n)[0].dataset.about for n in (0, 1))
-    assert first == second == load(root)[1].dataset.about
-    assert load(root, split_seed=1)[0].dataset.about["split"] != first["split"]
+    first, second = (load(root, seed=n)[0].dataset.metadata for n in (0, 1))
+    assert first == second == load(root)[1].dataset.metadata
+    assert load(root, split_seed=1)[0].dataset.metadata["split"] != first["split"]
     assert first["classes"] == ["a", "b", "c"] and first["count"] == 30
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from tests.data.test_photos import JPEG, PICTURE, RGB, encoded
+from tests.helpers.pictures import JPEG, PICTURE, RGB, encoded
 from utils.data.photos import decode, decode_all
 
 ROWS, COLUMNS = np.mgrid[0:32, 0:40]

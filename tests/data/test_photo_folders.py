@@ -160,8 +160,8 @@ def barren(request, tmp_path):
 def test_flowers_are_drawn_where_asked_for(barren, caplog):
     """I01, I02: one warning, which says how to get the photos."""
     root, _ = barren
-    training, validation = load(root, draw_if_empty=True)
-    assert training.dataset.about["source"] == "drawn flowers"
+    training, validation = load(root, synthetic_if_empty=True)
+    assert training.dataset.metadata["source"] == "drawn flowers"
     assert len(training.dataset) == 4 * len(validation.dataset) == 1920
     (warning,) = warnings_in(caplog)
     assert str(root) in warning and "python -m tools.get_flowers" in warning
@@ -183,7 +183,7 @@ def test_flowers_are_never_drawn_in_place_of_bad_photos(tmp_path):
         photo(tmp_path / "rose" / f"{number}.jpg")
         (tmp_path / "rose" / f"{number}.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="100 % unreadable"):
-        load(tmp_path, draw_if_empty=True)
+        load(tmp_path, synthetic_if_empty=True)
 
 
 @pytest.mark.parametrize("draw", [False, True])
@@ -191,11 +191,11 @@ def test_photos_without_a_class_folder(tmp_path, draw):
     """I05: the message explains the layout."""
     photo(tmp_path / "x.jpg")
     with pytest.raises(UserError, match="no class folder; put each kind into a folder"):
-        load(tmp_path, draw_if_empty=draw)
+        load(tmp_path, synthetic_if_empty=draw)
 
 
 def test_root_is_a_file(tmp_path):
     """I01"""
     photo(tmp_path / "x.jpg")
     with pytest.raises(UsageError, match="is not a folder"):
-        load(tmp_path / "x.jpg", draw_if_empty=True)
+        load(tmp_path / "x.jpg", synthetic_if_empty=True)

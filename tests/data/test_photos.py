@@ -1,6 +1,5 @@
 """Bad photos: each is left out, named with its reason, and harms nothing else."""
 
-import io
 import os
 import socket
 import struct
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from tests.checkpoint.test_checkpoint_contents import memory_limited
+from tests.helpers.memory import memory_limited
+from tests.helpers.pictures import JPEG, PICTURE, RGB, encoded
 from utils.cli import UserError
 from utils.data import photos
 from utils.data.photos import decode, decode_all, reason
@@ -18,17 +18,7 @@ from utils.data_processor import create_flower_dataloaders
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-ROWS, COLUMNS = np.mgrid[0:32, 0:40]
-RGB = np.stack([6 * COLUMNS, 7 * ROWS, 3 * (ROWS + COLUMNS)], -1).astype(np.uint8)
-PICTURE = Image.fromarray(RGB)
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, RGB.shape, np.uint8))
-
-
-def encoded(image, kind, **options):
-    """Return the bytes of the image in a format of Pillow's."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def chunk(name, content):
@@ -52,7 +42,6 @@ def overwritten(content, start, patch=b"\xff" * 8):
     return content[:start] + patch + content[start + len(patch) :]
 
 
-JPEG = encoded(PICTURE, "JPEG", quality=95)
 PNG = encoded(PICTURE, "PNG")
 TEXT_BOMB = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21)))
 

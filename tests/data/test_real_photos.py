@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import PROJECT
+from tests.helpers.project import PROJECT
 from utils.data_processor import create_flower_dataloaders
 from utils.evaluation.features import load_features
 from utils.evaluation.metrics import extract, kernel_distance, nearest_training_images

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils.data.synthetic import SPECIES, draw_flowers
+from utils.config import SPECIES
+from utils.data.synthetic import draw_flowers
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from tests.helpers.diffusion import awake, knowing, small
 from utils.config import PRESETS
 from utils.data.synthetic import draw_flowers
 from utils.diffusion.denoiser import OBJECTIVES
-from utils.diffusion.sampling import Sampling, sampled
+from utils.diffusion.sampling import SamplerConfig, sample
 
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 
@@ -52,11 +52,11 @@ def test_tables_agree_with_each_other():
 @pytest.mark.parametrize("n_steps", [1, 2, 300, 2000])
 def test_levels_are_noise_over_signal_and_rise(n_steps):
     """Also of a long schedule, at whose end nearly nothing is left of the photo."""
-    levels = small(n_steps).levels
+    sigmas = small(n_steps).sigmas
     alphas_bar = noise_tables(n_steps)["alphas_bar"].double()
     expected = ((1 - alphas_bar) / alphas_bar).sqrt()
-    torch.testing.assert_close(levels.double(), expected, rtol=1e-3, atol=0)
-    assert levels.isfinite().all() and (levels.diff() > 0).all() and levels[0] > 0
+    torch.testing.assert_close(sigmas.double(), expected, rtol=1e-3, atol=0)
+    assert sigmas.isfinite().all() and (sigmas.diff() > 0).all() and sigmas[0] > 0
 
 
 @pytest.mark.parametrize("t", [0, 150, 299])
@@ -150,7 +150,7 @@ def test_loss_of_a_blind_model():
     """M39: for the answer zero, the noise's variance, 1; a scalar."""
     torch.manual_seed(3)
     blind = small()
-    blind.forward = lambda x, t: torch.zeros_like(x)
+    blind.forward = lambda x, t, labels: torch.zeros_like(x)
     loss = diffusion_loss_fn(blind, torch.rand(64, 3, 8, 8) * 2 - 1)
     assert loss.shape == () and loss.item() == pytest.approx(1, rel=0.03)
 
@@ -158,7 +158,7 @@ def test_loss_of_a_blind_model():
 def test_training_and_sampling_share_one_range_of_steps():
     """STYLE 17: t is drawn from 0 to 299, each as likely; sampling walks them down."""
     model, drawn, walked = small(), [], []
-    model.forward = lambda x, t: drawn.extend(t.tolist()) or torch.zeros_like(x)
+    model.forward = lambda x, t, _: drawn.extend(t.tolist()) or torch.zeros_like(x)
     torch.manual_seed(0)
     diffusion_loss_fn(model, torch.zeros(60_000, 3, 1, 1))
     counts = torch.tensor(drawn).bincount()
@@ -170,7 +170,7 @@ def test_training_and_sampling_share_one_range_of_steps():
 
 def test_one_batch_can_be_overfitted():
     """The network really learns to see noise: the kit's own loss falls below 0.15."""
-    model = small(widths=(32, 64)).train()
+    model = small(channels=(32, 64)).train()
     images = 2 * (draw_flowers(2, 8, 8)[0].float() / 255) - 1
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(150):
@@ -208,7 +208,7 @@ def test_a_model_that_cannot_be_is_refused():
 @pytest.mark.parametrize("height, width", [(20, 28), (33, 33), (24, 24), (8, 8)])
 def test_any_size(height, width):
     """M37, R20: padded and cropped inside; T19: (B, C, H, W) throughout."""
-    model, x = small(widths=(16, 16, 16)), torch.randn(2, 3, height, width)
+    model, x = small(channels=(16, 16, 16)), torch.randn(2, 3, height, width)
     assert model(x, torch.tensor([0, 299])).shape == x.shape
     assert diffusion_loss_fn(model, x.clamp(-1, 1)).isfinite()
 
@@ -230,7 +230,7 @@ def test_tables_are_not_in_the_file():
     """T18, C1: a bare state_dict of the network; the tables follow the device."""
     model = small()
     assert all(key.startswith("network.") for key in model.state_dict())
-    assert {"betas", "levels"} < dict(model.named_buffers()).keys()
+    assert {"betas", "sigmas"} < dict(model.named_buffers()).keys()
     small(20).load_state_dict(model.state_dict(), strict=True)
 
 
@@ -246,7 +246,7 @@ def test_save_makes_the_folder(tmp_path):
 def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
     """T1, R9: ten frames, the last is the result; all images; one map to [0, 1]."""
     saved = []
-    monkeypatch.setattr("utils.figures.save_strip", lambda *call: saved.append(call))
+    monkeypatch.setattr("diffusion.save_strip", lambda *call: saved.append(call))
     states = [torch.full((count, 3, 8, 8), -1 + step / 6) for step in range(13)]
     model = small(12)
     model.states = lambda x, n_steps: iter(states)
@@ -261,14 +261,14 @@ def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
 def test_strip_of_any_sampler_ends_in_what_it_samples(monkeypatch, tmp_path, steps):
     """Also of fewer steps than frames; `how` says which, n_steps how many."""
     saved = []
-    monkeypatch.setattr("utils.figures.save_strip", lambda *call: saved.append(call))
-    model, species = awake(small()), torch.tensor([2, 0])
-    how = Sampling("heun", 99, guidance=2.0)
+    monkeypatch.setattr("diffusion.save_strip", lambda *call: saved.append(call))
+    model, labels = awake(small()), torch.tensor([2, 0])
+    config = SamplerConfig("heun", 99, guidance=2.0)
     torch.manual_seed(5)
     noise = torch.randn(2, 3, 8, 8)
-    expected, _ = sampled(model, noise, how._replace(steps=steps), species)
+    expected, _ = sample(model, noise, replace(config, steps=steps), labels)
     torch.manual_seed(5)
-    visualize_sampling(model, noise.shape, steps, tmp_path / "x", "", how, species)
+    visualize_sampling(model, noise.shape, steps, tmp_path / "x", "", config, labels)
     frames, numbers, *_ = saved[0]
     assert len(frames) == 10 and (numbers[0], numbers[-1]) == (0, steps)
     torch.testing.assert_close(frames[-1].clamp(0, 1), expected)
@@ -280,12 +280,17 @@ def test_strip_of_any_sampler_ends_in_what_it_samples(monkeypatch, tmp_path, ste
 )
 def test_settings_become_a_model(precision, bfloat16):
     """Rule 9: every row's field that shapes the network arrives there."""
-    fields = {"widths": (16, 32), "blocks": 2, "objective": "eps", "dropout": 0.25}
+    fields = {
+        "channels": (16, 32),
+        "num_blocks": 2,
+        "objective": "eps",
+        "dropout": 0.25,
+    }
     row = replace(PRESETS["diffusion"][0], precision=precision, **fields)
     model = diffusion.build(row, 5, "diffusion_16")
-    twin = Diffuser(300, species=5, **fields)
+    copy = Diffuser(300, num_classes=5, **fields)
     assert {key: value.shape for key, value in model.state_dict().items()} == {
-        key: value.shape for key, value in twin.state_dict().items()
+        key: value.shape for key, value in copy.state_dict().items()
     }
     rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
     assert (model.objective, model.name, rates) == ("eps", "diffusion_16", {0.25})

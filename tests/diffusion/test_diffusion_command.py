@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from diffusion import Diffuser
-from tests.commands.test_command_data import pixels, same_weights
-from tests.commands.test_commands import command, error_line, files_below, train
-from tests.conftest import write_photos
+from tests.helpers.commands import command, error_line, files_below, train
 from tests.helpers.diffusion import small
-from tests.training.test_train import rows_of
+from tests.helpers.outputs import pixels, same_weights
+from tests.helpers.project import write_photos
+from tests.helpers.training import rows_of
 from utils.checkpoint import load_checkpoint
 from utils.config import PRESETS
 from utils.optim.factory import prepare_training
@@ -20,7 +20,7 @@ from utils.registry import load_model
 ASKED = {
     "objective": "v",
     "density": "cosine",
-    "blocks": 2,
+    "num_blocks": 2,
     "dropout": 0.125,
     "label_dropout": 0.25,
     "precision": "fp32",
@@ -85,24 +85,22 @@ def test_the_log_tells_errors_by_level_where_it_checks(place):
 def test_the_file_rebuilds_its_model(place):
     """Rule 16: the constructor's arguments and the settings, as they were asked for."""
     path = place / "out" / BEST
-    weights, about = load_checkpoint(path)
-    settings = about["settings"]
+    weights, metadata = load_checkpoint(path)
+    settings = metadata["settings"]
     assert {name: settings[name] for name in ASKED} == ASKED
-    assert settings["widths"] == (16, 32) and settings["image_size"] == 8
-    assert sum(about["species_shares"]) == pytest.approx(1)
+    assert settings["channels"] == (16, 32) and settings["image_size"] == 8
+    assert sum(metadata["class_proportions"]) == pytest.approx(1)
     model, _ = load_model("diffusion", path)
-    twin = Diffuser(**about["args"])
-    twin.load_state_dict(weights, strict=True)
-    assert not model.training and model.objective == twin.objective == "v"
+    copy = Diffuser(**metadata["args"])
+    copy.load_state_dict(weights, strict=True)
+    assert not model.training and model.objective == copy.objective == "v"
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([0, 3])
-    assert torch.equal(model(x, t), twin.eval()(x, t))
+    assert torch.equal(model(x, t), copy.eval()(x, t))
 
 
 def test_pictures_leave_the_training_alone(place, tmp_path, monkeypatch):
     """Drawn at other epochs or larger, from fixed noise: the same losses."""
-    monkeypatch.setattr(
-        "tests.commands.test_commands.QUICK", {"diffusion.num_steps": 4}
-    )
+    monkeypatch.setattr("tests.helpers.commands.QUICK", {"diffusion.num_steps": 4})
     monkeypatch.setattr("diffusion.PICTURE_EVERY", 6)
     monkeypatch.setattr("diffusion.PICTURE_IMAGES", 5)
     assert train("diffusion", tmp_path, place / "photos", *FLAGS).code == 0
@@ -121,8 +119,8 @@ def test_pictures_leave_the_training_alone(place, tmp_path, monkeypatch):
         "--density=kit",
         "--label-dropout=0",
         "--dropout=0.5",
-        "--level-mean=1 --density=lognormal",
-        "--level-deviation=2 --density=lognormal",
+        "--p-mean=1 --density=lognormal",
+        "--p-std=2 --density=lognormal",
         "--precision=bf16",
     ],
 )
@@ -135,15 +133,15 @@ def test_every_flag_of_training_matters(place, tmp_path, flags):
 
 def test_every_weight_is_trained_once():
     """Inner weights by Muon's orthogonal steps, all others by AdamW's; none is left."""
-    model = small(widths=(16, 32))
+    model = small(channels=(16, 32))
     row = replace(PRESETS["diffusion"][0], optimizer="muon", scheduler="onecycle")
-    averaged, optimizer, scheduler = prepare_training(row, model, 10)
+    optimizer, scheduler, ema = prepare_training(row, model, 10)
     inner, others = optimizer.param_groups
-    assert inner["orthogonal"] and inner["quick"] and not others["orthogonal"]
+    assert inner["orthogonal"] and inner["batched"] and not others["orthogonal"]
     assert set(map(id, inner["params"])) == set(map(id, model.network.inner_weights()))
     trained = [*map(id, inner["params"]), *map(id, others["params"])]
     assert sorted(trained) == sorted(map(id, model.parameters()))
-    assert scheduler.total_steps == 10 and bool(averaged) == bool(row.ema)
+    assert scheduler.total_steps == 10 and bool(ema) == bool(row.ema)
 
 
 def test_another_optimizer_needs_a_rate(tmp_path):
@@ -158,8 +156,11 @@ def test_another_optimizer_needs_a_rate(tmp_path):
     "flags, words",
     [
         (["--budget", "1m", "--epochs", "3"], "--budget: it sets the epochs"),
-        (["--density", "kit", "--level-mean", "1"], "--level-mean: the kit density"),
-        (["--density", "cosine", "--level-deviation", "1"], "--level-deviation: the"),
+        (
+            ["--density", "kit", "--p-mean", "1"],
+            "--p-mean: has no effect with --density kit",
+        ),
+        (["--density", "cosine", "--p-std", "1"], "--p-std: has no effect"),
     ],
 )
 def test_a_flag_that_would_do_nothing_is_refused(tmp_path, flags, words):

@@ -10,10 +10,10 @@ from utils.diffusion.denoiser import (
     DENSITIES,
     OBJECTIVES,
     bucket_means,
-    coefficients,
-    level_at,
-    stratified,
-    target,
+    preconditioning,
+    sigma_quantile,
+    stratified_uniform,
+    training_target,
 )
 
 KIT = torch.logspace(-2, 2, 300)  # levels of a schedule, rising
@@ -26,7 +26,7 @@ def best_answers(objective, x, points, sigma):
     """
     noise = (x - points) / sigma  # (N, D)
     shares = torch.softmax(-noise.square().sum(dim=1) / 2, dim=0)
-    answers = target(objective, points, noise, sigma)
+    answers = OBJECTIVES[objective].target(points, noise, sigma)
     return shares @ points, shares @ answers
 
 
@@ -38,9 +38,9 @@ def test_every_objective_knows_the_ideal_denoiser(objective, sigma):
     points, sigma = torch.randn(4, 6).double(), torch.tensor(sigma).double()
     for _ in range(5):
         x = points[0] + sigma * torch.randn(6)
-        image, answer = best_answers(objective, x, points, sigma)
-        skip, scale = coefficients(objective, sigma)
-        torch.testing.assert_close(skip * x + scale * answer, image)
+        image, model_output = best_answers(objective, x, points, sigma)
+        c_skip, c_out = OBJECTIVES[objective].coefficients(sigma)
+        torch.testing.assert_close(c_skip * x + c_out * model_output, image)
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 1.0, 1e3])
@@ -51,11 +51,11 @@ def test_velocities_are_derivatives_of_their_paths(sigma):
     angle = torch.atan(sigma).requires_grad_()
     circle = angle.cos() * x_0 + angle.sin() * noise
     (slope,) = torch.autograd.grad(circle, angle)
-    torch.testing.assert_close(target("v", x_0, noise, sigma), slope)
+    torch.testing.assert_close(OBJECTIVES["v"].target(x_0, noise, sigma), slope)
     time = (sigma / (1 + sigma)).requires_grad_()
     line = (1 - time) * x_0 + time * noise
     (slope,) = torch.autograd.grad(line, time)
-    torch.testing.assert_close(target("flow", x_0, noise, sigma), slope)
+    torch.testing.assert_close(OBJECTIVES["flow"].target(x_0, noise, sigma), slope)
 
 
 def test_targets_of_unit_data_are_of_unit_size():
@@ -64,37 +64,37 @@ def test_targets_of_unit_data_are_of_unit_size():
     x_0, noise = torch.randn(2, 100_000)
     for sigma in torch.tensor([0.01, 1.0, 30.0]):
         for objective, size in (("v", 1), ("eps", 1), ("x0", 1), ("flow", 2)):
-            variance = target(objective, x_0, noise, sigma).var().item()
+            variance = OBJECTIVES[objective].target(x_0, noise, sigma).var().item()
             assert variance == pytest.approx(size, rel=0.02)
 
 
 def test_stratified_numbers_fill_every_part():
-    shares = stratified(50)
+    shares = stratified_uniform(50)
     assert ((shares * 50).floor() == torch.arange(50)).all()
 
 
 def test_densities_by_hand():
     """Medians, and one more quantile of each."""
     shares = torch.tensor([0.5, 0.75])
-    found = level_at("lognormal", shares, KIT, mean=-0.4, deviation=1.2).log()
+    found = sigma_quantile("lognormal", shares, KIT, p_mean=-0.4, p_std=1.2).log()
     expected = torch.tensor([-0.4, -0.4 + 1.2 * 0.67449])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    cosine = level_at("cosine", shares, KIT)
+    cosine = sigma_quantile("cosine", shares, KIT)
     torch.testing.assert_close(cosine, torch.tensor([1.0, math.tan(3 * math.pi / 8)]))
-    assert level_at("kit", shares, KIT).tolist() == KIT[[150, 225]].tolist()
+    assert sigma_quantile("kit", shares, KIT).tolist() == KIT[[150, 225]].tolist()
 
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_every_share_has_a_finite_level(density):
     """Also 0 and 1, which a random number in float32 can be."""
-    levels = level_at(density, torch.tensor([0.0, 0.3, 1.0]), KIT)
-    assert levels.isfinite().all() and (levels > 0).all() and (levels.diff() > 0).all()
+    sigmas = sigma_quantile(density, torch.tensor([0.0, 0.3, 1.0]), KIT)
+    assert sigmas.isfinite().all() and (sigmas > 0).all() and (sigmas.diff() > 0).all()
 
 
 def test_bucket_means_by_hand():
     """A level on a bound belongs below it; a bucket without any has no mean."""
-    levels = torch.tensor([0.1, 0.25, 0.3, 2.0, 2.1, 5.0, 900.0])
-    found = bucket_means(levels, torch.arange(7.0))
+    sigmas = torch.tensor([0.1, 0.25, 0.3, 2.0, 2.1, 5.0, 900.0])
+    found = bucket_means(sigmas, torch.arange(7.0))
     assert found == {
         "error_to_0.25": 0.5,
         "error_to_0.5": 2.0,
@@ -107,9 +107,9 @@ def test_bucket_means_by_hand():
 
 def test_buckets_lose_no_level():
     """Of a thousand, the means weighed by their counts are the mean of all."""
-    levels, errors = torch.logspace(-3, 3, 1000), torch.rand(1000)
-    means = [mean for mean in bucket_means(levels, errors).values() if mean]
-    counts = torch.histogram(levels, torch.tensor(BUCKETS[:-1] + (1e9,))).hist
+    sigmas, errors = torch.logspace(-3, 3, 1000), torch.rand(1000)
+    means = [mean for mean in bucket_means(sigmas, errors).values() if mean]
+    counts = torch.histogram(sigmas, torch.tensor(BUCKETS[:-1] + (1e9,))).hist
     assert counts.sum() == 1000 and len(means) == len(counts)
     total = sum(c * m for c, m in zip(counts.tolist(), means, strict=True))
     assert total / 1000 == pytest.approx(errors.mean().item(), rel=1e-5)
@@ -117,8 +117,8 @@ def test_buckets_lose_no_level():
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="one of .*'eps'.*, got 'score'"):
-        coefficients("score", torch.ones(1))
+        preconditioning("score", torch.ones(1))
     with pytest.raises(ValueError, match="one of .*'eps'.*, got 'score'"):
-        target("score", *torch.ones(3))
+        training_target("score", *torch.ones(3))
     with pytest.raises(ValueError, match="one of .*'kit'.*, got 'linear'"):
-        level_at("linear", torch.ones(1), KIT)
+        sigma_quantile("linear", torch.ones(1), KIT)

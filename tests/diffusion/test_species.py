@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from tests.commands.test_commands import command, error_line, files_below, train
-from tests.conftest import write_photos
+from tests.helpers.commands import command, error_line, files_below, train
 from tests.helpers.diffusion import SPECIES
+from tests.helpers.project import write_photos
 from utils.checkpoint import load_checkpoint
 from utils.cli import UsageError
 from utils.data_processor import create_flower_dataloaders
-from utils.diffusion.sampling import chosen_species, drawn_species
+from utils.diffusion.sampling import draw_labels, labels_for
 from utils.registry import load_model
 
-ABOUT = {"data": {"classes": SPECIES}, "species_shares": [0.5, 0.25, 0.25]}
+METADATA = {"data": {"classes": SPECIES}, "class_proportions": [0.5, 0.25, 0.25]}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_photo_stays_on_its_side(photos, chosen, split_seed):
     ):
         named = set(chosen or SPECIES)
         assert contents(part) == {one for one in contents(whole) if one[0] in named}
-        assert part.about["split"] == whole.about["split"]
+        assert part.metadata["split"] == whole.metadata["split"]
 
 
 def test_labels_are_counted_anew_in_the_old_order(photos):
@@ -59,9 +59,9 @@ def test_labels_are_counted_anew_in_the_old_order(photos):
         training, validation = sides_of(photos, chosen)
         assert training.classes == ["astilbe", "calendula"]
         assert training.labels.unique().tolist() == [0, 1]
-        assert training.about["count"] == len(training) + len(validation) == 40
-        assert training.about["classes"] == validation.classes
-    assert sum(training.species_shares()) == pytest.approx(1)
+        assert training.metadata["count"] == len(training) + len(validation) == 40
+        assert training.metadata["classes"] == validation.classes
+    assert sum(training.class_proportions()) == pytest.approx(1)
 
 
 def test_shares_are_those_of_the_side(tmp_path):
@@ -70,14 +70,16 @@ def test_shares_are_those_of_the_side(tmp_path):
         path.unlink()
     training, _ = sides_of(photos)
     counts = [training.labels.tolist().count(label) for label in range(3)]
-    assert training.species_shares() == pytest.approx([c / sum(counts) for c in counts])
+    assert training.class_proportions() == pytest.approx(
+        [c / sum(counts) for c in counts]
+    )
     assert min(counts) < max(counts) / 2
 
 
 def test_augmentation_is_that_of_the_command(photos):
-    training, validation = sides_of(photos, ["astilbe"], flips=True, shift=1)
-    assert (training.flips, training.shift) == (True, 1)
-    assert (validation.flips, validation.shift) == (False, 0)
+    training, validation = sides_of(photos, ["astilbe"], hflip=True, translate=1)
+    assert (training.hflip, training.translate) == (True, 1)
+    assert (validation.hflip, validation.translate) == (False, 0)
 
 
 def test_unknown_species_are_refused(photos):
@@ -97,8 +99,8 @@ def test_too_few_photos_of_a_species_are_refused(tmp_path):
 
 
 def test_drawn_flowers_have_species_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.dataset.DRAWN_PER_SPECIES", 10)
-    sides = sides_of(tmp_path, ["calendula"], draw_if_empty=True)
+    monkeypatch.setattr("utils.data.dataset.SYNTHETIC_PER_SPECIES", 10)
+    sides = sides_of(tmp_path, ["calendula"], synthetic_if_empty=True)
     assert sum(map(len, sides)) == 10 and sides[0].classes == ["calendula"]
 
 
@@ -109,12 +111,12 @@ def test_a_training_takes_and_remembers_its_species(tmp_path, photos):
     """R16: the model's classes are the data's, by name."""
     result = train("diffusion", tmp_path, photos, "--species", "calendula", "astilbe")
     assert result.code == 0, result.err
-    model, about = load_model("diffusion", tmp_path / "models/Best_diffusion.pkl")
-    assert about["data"]["classes"] == ["astilbe", "calendula"]
-    assert model.network.unnamed == model.args["species"] == 2
+    model, metadata = load_model("diffusion", tmp_path / "models/Best_diffusion.pkl")
+    assert metadata["data"]["classes"] == ["astilbe", "calendula"]
+    assert model.network.null_label == model.args["num_classes"] == 2
     training, _ = sides_of(photos, ["astilbe", "calendula"])
-    assert about["species_shares"] == pytest.approx(training.species_shares())
-    assert about["data"]["count"] == 40
+    assert metadata["class_proportions"] == pytest.approx(training.class_proportions())
+    assert metadata["data"]["count"] == 40
 
 
 def test_a_training_of_unknown_species_is_refused(tmp_path, photos):
@@ -128,39 +130,39 @@ def test_a_training_of_unknown_species_is_refused(tmp_path, photos):
 
 def test_all_species_are_the_default(tmp_path, photos):
     assert train("diffusion", tmp_path, photos).code == 0
-    weights, about = load_checkpoint(tmp_path / "models/Best_diffusion.pkl")
-    assert about["data"]["classes"] == SPECIES
-    assert len(weights["network.species.weight"]) == 4  # and none named
+    weights, metadata = load_checkpoint(tmp_path / "models/Best_diffusion.pkl")
+    assert metadata["data"]["classes"] == SPECIES
+    assert len(weights["network.label_embedding.weight"]) == 4  # and none named
 
 
 # Drawing by name ---------------------------------------------------------------
 
 
 def test_names_share_the_images_in_their_order():
-    found = chosen_species(["calendula", "astilbe"], ABOUT, 6)
+    found = labels_for(["calendula", "astilbe"], METADATA, 6)
     assert found.dtype == torch.int64 and found.tolist() == [2, 2, 2, 0, 0, 0]
-    assert chosen_species(["bellflower"], ABOUT, 3).tolist() == [1, 1, 1]
+    assert labels_for(["bellflower"], METADATA, 3).tolist() == [1, 1, 1]
     for count in range(1, 20):  # as even as it goes
-        counts = chosen_species(SPECIES, ABOUT, count).bincount(minlength=3)
+        counts = labels_for(SPECIES, METADATA, count).bincount(minlength=3)
         assert counts.sum() == count and counts.max() - counts.min() <= 1
 
 
 def test_without_names_species_are_drawn_as_the_photos_show_them():
     torch.manual_seed(0)
-    counts = chosen_species(None, ABOUT, 20_000).bincount(minlength=3)
+    counts = labels_for(None, METADATA, 20_000).bincount(minlength=3)
     assert (counts / 20_000).tolist() == pytest.approx([0.5, 0.25, 0.25], abs=0.015)
-    assert set(drawn_species([0.0, 1.0], 50).tolist()) == {1}
+    assert set(draw_labels([0.0, 1.0], 50).tolist()) == {1}
 
 
 def test_weights_that_know_no_species_are_asked_for_none():
     """Those of the starter kit, without a description."""
-    assert chosen_species(None, {}, 5) is None
+    assert labels_for(None, {}, 5) is None
 
 
-@pytest.mark.parametrize("about", [ABOUT, {}])
-def test_species_that_the_weights_do_not_know_are_refused(about):
+@pytest.mark.parametrize("metadata", [METADATA, {}])
+def test_species_that_the_weights_do_not_know_are_refused(metadata):
     with pytest.raises(UsageError, match="--species: these weights know no 'rose'; "):
-        chosen_species(["astilbe", "rose"] if about else ["rose"], about, 5)
+        labels_for(["astilbe", "rose"] if metadata else ["rose"], metadata, 5)
 
 
 def test_the_command_line_takes_names(tmp_path):

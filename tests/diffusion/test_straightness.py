@@ -4,22 +4,26 @@ import pytest
 import torch
 
 from tests.helpers.diffusion import knowing, small
-from utils.diffusion.rectified_flow import bends, straightness, ways
-from utils.diffusion.sampling import Guided, Sampling
+from utils.diffusion.rectified_flow import (
+    deviation_from_straight,
+    straightness,
+    trajectories,
+)
+from utils.diffusion.sampling import CFGDenoiser, SamplerConfig
 
 SPREAD = 0.3  # standard deviation of the Gaussian below
 
 
-def gaussian(x, level):
+def gaussian(x, sigma):
     """The ideal denoiser of N(0, SPREAD^2)."""
-    return x * SPREAD**2 / (SPREAD**2 + level**2)
+    return x * SPREAD**2 / (SPREAD**2 + sigma**2)
 
 
 def test_ways_to_a_single_photo_are_straight():
     """Each velocity is the chord from noise to photo, and the end the photo."""
     torch.manual_seed(0)
     photo, noise = torch.rand(1, 3, 4, 4), torch.randn(5, 3, 4, 4)
-    found = ways(lambda x, level: photo.expand_as(x), noise, steps=20)
+    found = trajectories(lambda x, sigma: photo.expand_as(x), noise, steps=20)
     assert found.points.shape == found.velocities.shape == (22, 5, 3, 4, 4)
     assert straightness(found) < 1e-9
     torch.testing.assert_close(found.points[-1], photo.expand_as(noise))
@@ -33,9 +37,9 @@ def test_ways_to_two_photos_bend():
     model = knowing(small(img_channels=1), photos)
     torch.manual_seed(0)
     noise = torch.randn(200, 1, 1, 2)
-    denoiser = Guided(model, Sampling())
-    found = ways(denoiser, noise)
-    assert denoiser.evaluations == 64
+    denoiser = CFGDenoiser(model, SamplerConfig())
+    found = trajectories(denoiser, noise)
+    assert denoiser.nfe == 64
     assert straightness(found) > 0.05
     far = torch.cdist(found.points[-1].flatten(1), photos.flatten(1)).min(dim=1)
     assert far.values.quantile(0.95) < 0.05
@@ -48,7 +52,7 @@ def test_ways_to_a_gaussian_are_as_by_hand():
     """
     torch.manual_seed(0)
     noise = torch.randn(300, 1, 2, 2).double()
-    found = ways(gaussian, noise, steps=200)
+    found = trajectories(gaussian, noise, steps=200)
     time = found.times.double()
     size = ((SPREAD * (1 - time)) ** 2 + time**2).sqrt()
     expected = size.view(-1, 1, 1, 1, 1) * noise
@@ -59,7 +63,7 @@ def test_ways_to_a_gaussian_are_as_by_hand():
     curve = (1 - SPREAD - slope) ** 2 * noise.square().mean()
     whole = torch.trapezoid(curve, fine).item()
     assert straightness(found) == pytest.approx(whole, rel=0.02)
-    assert bends(found)[100].item() == pytest.approx(
+    assert deviation_from_straight(found)[100].item() == pytest.approx(
         torch.lerp(
             *curve[[int(1e5 * time[100]), int(1e5 * time[100]) + 1]], 0.5
         ).item(),

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.diffusion import awake
-from utils.diffusion.unet import ResidualBlock, SelfAttention, UNet, level_features
+from utils.diffusion.unet import ResidualBlock, SelfAttention, UNet, sigma_embedding
 
 MOST_MFLOP = 1000  # of one 24 x 24 image forward (R5: 4,019 was seen elsewhere)
 
@@ -15,7 +15,7 @@ MOST_MFLOP = 1000  # of one 24 x 24 image forward (R5: 4,019 was seen elsewhere)
 def network(**options):
     """Return a small network whose every layer shows in the answer."""
     torch.manual_seed(0)
-    return awake(UNet(**{"widths": (16, 32), **options})).eval()
+    return awake(UNet(**{"channels": (16, 32), **options})).eval()
 
 
 def question(count=2, height=8, width=8):
@@ -28,7 +28,7 @@ def question(count=2, height=8, width=8):
 @pytest.fixture
 def exact(monkeypatch):
     """Products in float32, also where the processor has units for less."""
-    monkeypatch.setattr("utils.unet.has_bfloat16_units", lambda device: False)
+    monkeypatch.setattr("utils.diffusion.unet.has_bfloat16_units", lambda device: False)
 
 
 def test_it_really_down_samples():
@@ -44,11 +44,11 @@ def test_it_really_down_samples():
 @pytest.mark.parametrize(
     "options",
     [
-        {"widths": (16,)},
-        {"widths": (20, 36, 7)},  # no multiples of a group
-        {"widths": (16, 16, 32, 16)},
-        {"blocks": 3},
-        {"species": 16, "img_channels": 1},
+        {"channels": (16,)},
+        {"channels": (20, 36, 7)},  # no multiples of a group
+        {"channels": (16, 16, 32, 16)},
+        {"num_blocks": 3},
+        {"num_classes": 16, "img_channels": 1},
     ],
 )
 @pytest.mark.parametrize("size", [(8, 8), (7, 10)])
@@ -56,10 +56,10 @@ def test_answers_have_the_shape_of_images_in_float32(options, size):
     """R20; and every weight takes part (R22: no layer is made in `forward`)."""
     net = network(**options).train()
     before = [name for name, _ in net.named_parameters()]
-    x, level, species = question(3, *size)
-    answer = net(x[:, : options.get("img_channels", 3)], level, species)
-    assert answer.shape[-2:] == size and answer.dtype == torch.float32
-    answer.square().sum().backward()
+    x, sigma, labels = question(3, *size)
+    model_output = net(x[:, : options.get("img_channels", 3)], sigma, labels)
+    assert model_output.shape[-2:] == size and model_output.dtype == torch.float32
+    model_output.square().sum().backward()
     assert [name for name, _ in net.named_parameters()] == before
     assert all(p.grad is not None and p.grad.any() for p in net.parameters())
 
@@ -67,7 +67,7 @@ def test_answers_have_the_shape_of_images_in_float32(options, size):
 @pytest.mark.parametrize("height, width", [(5, 8), (6, 6), (9, 7)])
 def test_an_odd_size_is_the_padded_image_cropped(exact, height, width):
     """To multiples of 4, by repeating the last row and column."""
-    net, (x, *rest) = network(widths=(16, 16, 16)), question(2, height, width)
+    net, (x, *rest) = network(channels=(16, 16, 16)), question(2, height, width)
     padded = x[:, :, [*range(height), *[height - 1] * (-height % 4)]]
     padded = padded[..., [*range(width), *[width - 1] * (-width % 4)]]
     expected = net(padded, *rest)[..., :height, :width]
@@ -77,7 +77,7 @@ def test_an_odd_size_is_the_padded_image_cropped(exact, height, width):
 def test_an_untrained_network_answers_zero():
     """And every block begins as its shortcut."""
     torch.manual_seed(0)
-    assert not UNet(widths=(16, 32))(*question()).any()
+    assert not UNet(channels=(16, 32))(*question()).any()
     block, x = ResidualBlock(16, 16, 8), torch.randn(2, 16, 4, 4)
     assert torch.equal(block(x, torch.randn(2, 8)), x)
     assert torch.equal(SelfAttention(16)(x), x)
@@ -85,28 +85,28 @@ def test_an_untrained_network_answers_zero():
 
 def test_level_and_species_change_the_answer_and_neighbours_do_not(exact):
     """Each image is answered by itself, once the last layers are alive."""
-    net, (x, level, species) = network(), question(4)
-    whole = net(x, level, species)
+    net, (x, sigma, labels) = network(), question(4)
+    whole = net(x, sigma, labels)
     for index in range(4):
         one = slice(index, index + 1)
         torch.testing.assert_close(
-            net(x[one], level[one], species[one]), whole[one], atol=1e-5, rtol=1e-4
+            net(x[one], sigma[one], labels[one]), whole[one], atol=1e-5, rtol=1e-4
         )
-    for other in (net(x, 1.3 * level, species), net(x, level, (species + 1) % 4)):
+    for other in (net(x, 1.3 * sigma, labels), net(x, sigma, (labels + 1) % 4)):
         assert ((other - whole).flatten(1).abs().amax(dim=1) > 1e-3).all()
 
 
 def test_features_tell_levels_apart_by_a_few_percent():
     """From 0.001 to 1000, and finite at the ends."""
-    levels = 1.03 ** torch.arange(-234, 235)
-    features = level_features(levels)
+    sigmas = 1.03 ** torch.arange(-234, 235)
+    features = sigma_embedding(sigmas)
     assert features.isfinite().all() and features.abs().max() <= 1
     assert torch.cdist(features, features).fill_diagonal_(9).min() > 0.1
 
 
 def test_half_precision_answers_alike():
     """To about 1 %, with bfloat16 units or without; autocast needs none."""
-    net, ask = network(widths=(32, 64)), question(4, 12, 12)
+    net, ask = network(channels=(32, 64)), question(4, 12, 12)
     answers = []
     for net.bfloat16 in (False, True):
         with torch.no_grad():
@@ -118,7 +118,7 @@ def test_half_precision_answers_alike():
 
 @pytest.mark.parametrize("units", [False, True])
 def test_the_processor_decides_where_nothing_is_said(monkeypatch, units):
-    monkeypatch.setattr("utils.unet.has_bfloat16_units", lambda device: units)
+    monkeypatch.setattr("utils.diffusion.unet.has_bfloat16_units", lambda device: units)
     net, ask = network(), question()
     assert net.bfloat16 is None
     free = net(*ask)
@@ -128,19 +128,21 @@ def test_the_processor_decides_where_nothing_is_said(monkeypatch, units):
     assert not torch.equal(net(*ask), free)
 
 
-@pytest.mark.parametrize("widths, size", [((32, 64), 16), ((24, 40), None)])
-def test_groups_have_sixteen_channels_or_all(widths, size):
+@pytest.mark.parametrize("channels, size", [((32, 64), 16), ((24, 40), None)])
+def test_groups_have_sixteen_channels_or_all(channels, size):
     """Odd widths are one group, so that any width works."""
-    norms = [m for m in network(widths=widths).modules() if isinstance(m, nn.GroupNorm)]
+    norms = [
+        m for m in network(channels=channels).modules() if isinstance(m, nn.GroupNorm)
+    ]
     assert len(norms) == 2 * 5 + 2  # two a block, of the attention, before the end
     for norm in norms:
         assert norm.num_channels // norm.num_groups == (size or norm.num_channels)
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_inner_weights_lead_from_features_to_features(blocks):
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_inner_weights_lead_from_features_to_features(num_blocks):
     """All matrices and filters of the U, but neither its ends nor its conditions."""
-    net = network(blocks=blocks)
+    net = network(num_blocks=num_blocks)
     expected = {
         name
         for name, weight in net.named_parameters()
@@ -157,7 +159,7 @@ def test_attention_is_the_fused_kernels(exact):
     torch.manual_seed(0)
     attention, x = awake(SelfAttention(16)), torch.randn(2, 16, 3, 5)
     places = attention.norm(x).flatten(2).transpose(1, 2)
-    parts = attention.query_key_value(places).chunk(3, dim=2)
+    parts = attention.qkv(places).chunk(3, dim=2)
     seen = attention.out(F.scaled_dot_product_attention(*parts))
     expected = x + seen.transpose(1, 2).view_as(x)
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-4)

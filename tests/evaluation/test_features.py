@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from tests.conftest import write_photos
+from tests.helpers.project import write_photos
 from tools import train_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.cli import UserError

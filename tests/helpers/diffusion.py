@@ -5,14 +5,14 @@ import torch
 from diffusion import Diffuser
 from utils.checkpoint import save_checkpoint
 
-DEVIATION = 0.5  # of the photos, by which the network's units divide
+SIGMA_DATA = 0.5  # of the photos, by which the network's units divide
 SPECIES = ["astilbe", "bellflower", "calendula"]
 
 
 def small(n_steps=300, **network):
     """Return an untrained model of few weights, in evaluation mode."""
     torch.manual_seed(0)
-    return Diffuser(n_steps, **{"widths": (16,), **network}).eval()
+    return Diffuser(n_steps, **{"channels": (16,), **network}).eval()
 
 
 def awake(module):
@@ -30,10 +30,10 @@ def knowing(model, photos):
     Its best answer is the mean over the photos, by how likely each is in the noise; the
     objectives are written down anew, the velocity v by its angle. Returns the model.
     """
-    points = photos.double() / DEVIATION
+    points = photos.double() / SIGMA_DATA
 
-    def answer(x, level, species):
-        sigma = level.double().view(-1, 1, 1, 1)
+    def model_output(x, sigma, labels):
+        sigma = sigma.double().view(-1, 1, 1, 1)
         x = x.double() * (1 + sigma**2).sqrt()
         far = (x[:, None] - points).flatten(2).square().sum(dim=2)  # (B, N)
         shares = torch.softmax(-far / (2 * sigma.view(-1, 1) ** 2), dim=1)
@@ -47,13 +47,13 @@ def knowing(model, photos):
         }
         return answers[model.objective].float()
 
-    model.network.forward = answer
+    model.network.forward = model_output
     return model
 
 
 def save_small(path, **network):
     """Save a small awake model of 8 x 8 photos, described as training describes it."""
-    about = {
+    metadata = {
         "settings": {"image_size": 8},
         "data": {
             "classes": SPECIES,
@@ -62,9 +62,9 @@ def save_small(path, **network):
             "split_seed": 0,
             "split": "0",
         },
-        "species_shares": [0.5, 0.25, 0.25],
+        "class_proportions": [0.5, 0.25, 0.25],
         "epoch": 3,
         "valid_loss": 0.25,
     }
-    save_checkpoint(path, awake(small(**network)), about)
+    save_checkpoint(path, awake(small(**network)), metadata)
     return path

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from utils.latents import encode, linear, spherical
+from utils.latents import encode, lerp, slerp
 from VarAutoencoder import VarAutoencoder
 
 
-@pytest.mark.parametrize("way", [linear, spherical])
+@pytest.mark.parametrize("way", [lerp, slerp])
 def test_ways_start_and_end_where_they_should(way):
     start, end = torch.randn(2, 64)
     steps = way(start, end, 7)
@@ -18,14 +18,14 @@ def test_ways_start_and_end_where_they_should(way):
 
 
 def test_the_line_is_evenly_spaced():
-    steps = linear(torch.zeros(2), torch.tensor([3.0, 6.0]), 4)
+    steps = lerp(torch.zeros(2), torch.tensor([3.0, 6.0]), 4)
     expected = torch.tensor([[0.0, 0], [1, 2], [2, 4], [3, 6]])
     torch.testing.assert_close(steps, expected)
 
 
 def test_the_arc_is_the_circles():
     """A quarter of a circle of radius 2 in steps of 30 degrees."""
-    steps = spherical(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), 4)
+    steps = slerp(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), 4)
     angles = torch.tensor([0, 30, 60, 90]) * math.pi / 180
     expected = 2 * torch.stack([angles.cos(), angles.sin()], dim=1)
     torch.testing.assert_close(steps, expected)
@@ -35,7 +35,7 @@ def test_the_arc_is_the_circles():
 def test_codes_on_one_line_are_joined_by_it(factor):
     start = torch.randn(8)
     torch.testing.assert_close(
-        spherical(start, factor * start, 5), linear(start, factor * start, 5)
+        slerp(start, factor * start, 5), lerp(start, factor * start, 5)
     )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from Autoencoder import Autoencoder, Decoder, Encoder
 from MLPAutoencoder import MLPAutoencoder
-from tests.conftest import PROJECT
+from tests.helpers.project import PROJECT
 from utils.data.synthetic import draw_flowers
 from VarAutoencoder import (
     VAE_loss_function,
@@ -159,7 +159,7 @@ def test_start_at_the_average_colour(name):
     torch.manual_seed(0)
     means = torch.tensor([0.2, 0.5, 0.8])
     model = BUILDERS[name]()
-    model.start_at(means)
+    model.init_output_bias(means)
     answer = image_of(model(torch.rand(64, 3, 24, 24)))
     torch.testing.assert_close(answer.mean((0, 2, 3)), means, atol=0.1, rtol=0)
 

@@ -8,7 +8,7 @@ from VarAutoencoder import (
     VAE_loss_function,
     VarAutoencoder,
     kl_to_standard_normal,
-    loss_with,
+    loss_for,
 )
 
 
@@ -55,17 +55,17 @@ def test_pairs_are_draws_on_opposite_sides_of_the_mean():
     """Each as likely as a single draw; in evaluation there is one."""
     model, images = VarAutoencoder(64).train(), torch.rand(2, 3, 24, 24)
     mu, log_var = torch.randn(2, 64), torch.randn(2, 64)
-    model.pairs = 5000
+    model.antithetic_pairs = 5000
     z = model.antithetic_draws(mu, log_var)  # (10000, 2, 64)
     torch.testing.assert_close(z[:5000] + z[5000:], (2 * mu).expand(5000, -1, -1))
     deviations = (log_var / 2).exp()
     torch.testing.assert_close(z.std(dim=0), deviations, rtol=0.05, atol=0)
-    model.pairs = 3
+    model.antithetic_pairs = 3
     shape = (6, 2, 3, 24, 24)
     assert model(images)[0].shape == shape and model.eval()(images)[0].ndim == 4
 
 
-@pytest.mark.parametrize("loss_fn", [VAE_loss_function, loss_with("optimal")])
+@pytest.mark.parametrize("loss_fn", [VAE_loss_function, loss_for("optimal")])
 def test_the_error_of_several_draws_is_their_mean(loss_fn):
     """So that the loss does not depend on how many there are."""
     images, mu, log_var = torch.rand(4, 3, 8, 8), torch.randn(4, 2), torch.randn(4, 2)
@@ -80,8 +80,8 @@ def test_pairs_take_the_noise_of_a_linear_decoder_out_of_the_gradient():
     """Wu et al. 2019: what is odd in the draw cancels; a single draw leaves it in."""
     torch.manual_seed(0)
     model, images = VarAutoencoder(4, 8, 8).train(), torch.rand(3, 3, 8, 8)
-    linear = torch.nn.Linear(4, 192)
-    model.decoder.forward = lambda z: linear(z).unflatten(1, (3, 8, 8))
+    lerp = torch.nn.Linear(4, 192)
+    model.decoder.forward = lambda z: lerp(z).unflatten(1, (3, 8, 8))
 
     def spread():
         """Largest deviation, over draws, of the gradient of a latent mean's bias."""
@@ -93,7 +93,7 @@ def test_pairs_take_the_noise_of_a_linear_decoder_out_of_the_gradient():
         return torch.stack(gradients).std(dim=0).max().item()
 
     alone = spread()
-    model.pairs = 1
+    model.antithetic_pairs = 1
     assert alone > 0.1 and spread() < 1e-4
 
 
@@ -101,11 +101,11 @@ def test_details_add_up_to_the_loss():
     """T13: squared error + KL is the loss; at the mean there is no draw."""
     model, images = VarAutoencoder(64).eval(), torch.rand(6, 3, 24, 24)
     torch.manual_seed(1)
-    facts = model.summary(model.details(images))
+    facts = model.summarize_details(model.validation_details(images))
     torch.manual_seed(1)
     loss = VAE_loss_function(model(images), images).item()
     assert 6 * (facts["squared_error"] + facts["kl"]) == pytest.approx(loss, rel=1e-5)
-    again = model.summary(model.details(images))
+    again = model.summarize_details(model.validation_details(images))
     assert again["squared_error"] != facts["squared_error"]
     assert again["loss_at_mean"] == facts["loss_at_mean"]
 
@@ -113,13 +113,13 @@ def test_details_add_up_to_the_loss():
 def test_summary_tells_of_each_dimension():
     """Burda et al. 2016: a dimension whose mean hardly varies over images is unused."""
     mu = torch.tensor([[0.0, 1.0, 5.0], [0.1, 3.0, 5.0]])  # variances .005, 2, 0
-    details = {
+    validation_details = {
         "squared_error": torch.tensor([1.0, 3.0]),
         "squared_error_at_mean": torch.tensor([0.5, 1.5]),
         "kl": torch.tensor([[0.0, 2.0, 7.0], [1.0, 4.0, 9.0]]),
         "mu": mu,
     }
-    assert VarAutoencoder(64).summary(details) == {
+    assert VarAutoencoder(64).summarize_details(validation_details) == {
         "squared_error": 2,
         "kl": 11.5,
         "loss_at_mean": 12.5,
@@ -134,7 +134,7 @@ def test_beta_weighs_the_kl():
     """The loss is linear in beta, and beta = 1 is the assignment's."""
     images = torch.rand(4, 3, 8, 8)
     outputs = (torch.rand(4, 3, 8, 8), torch.randn(4, 2), torch.randn(4, 2))
-    at = {beta: loss_with(beta)(outputs, images) for beta in (0.5, 1.0, 2.0)}
+    at = {beta: loss_for(beta)(outputs, images) for beta in (0.5, 1.0, 2.0)}
     assert at[1.0] == VAE_loss_function(outputs, images)
     kl = kl_to_standard_normal(*outputs[1:]).sum()
     torch.testing.assert_close(at[2.0] - at[1.0], kl)
@@ -151,7 +151,6 @@ def test_the_calibrated_loss_is_the_least_over_all_variances():
         kl - Normal(outputs[0], deviation).log_prob(images).sum()
         for deviation in torch.linspace(0.05, 1, 951)
     ]
-    ours = loss_with("optimal")(outputs, images)
+    ours = loss_for("optimal")(outputs, images)
     assert ours <= min(tried)
     torch.testing.assert_close(ours, min(tried), rtol=1e-5, atol=1e-3)
-    assert loss_with("optimal").reduction == loss_with(2.0).reduction == "sum"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.optim.muon import Muon, orthogonalised
+from utils.optim.muon import Muon, orthogonalize
 
 
 def convolutional():
@@ -31,10 +31,10 @@ def test_single_precision_is_enough(shape, precision):
     rank = min(shape)
     left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     matrix = left * torch.logspace(0, -3, rank) @ right
-    exact = orthogonalised(matrix)
+    exact = orthogonalize(matrix)
     torch.set_float32_matmul_precision(precision)
     try:
-        found = orthogonalised(matrix, torch.float32)
+        found = orthogonalize(matrix, torch.float32)
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -47,9 +47,9 @@ def test_single_precision_is_enough(shape, precision):
 def test_matrices_together_are_as_each_alone(shape):
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     matrices *= torch.tensor([1e-3, 1.0, 50.0]).view(3, 1, 1)
-    together = orthogonalised(matrices, torch.float32)
+    together = orthogonalize(matrices, torch.float32)
     for found, matrix in zip(together, matrices, strict=True):
-        torch.testing.assert_close(found, orthogonalised(matrix), rtol=0, atol=1e-4)
+        torch.testing.assert_close(found, orthogonalize(matrix), rtol=0, atol=1e-4)
 
 
 def test_inner_weights_that_are_named_are_the_ones():
@@ -70,8 +70,8 @@ def test_the_quick_way_takes_the_same_steps():
     models = [convolutional() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    for model, quick in zip(models, (False, True), strict=True):
-        optimizer = Muon(model.parameters(), 1e-2, quick=quick)
+    for model, batched in zip(models, (False, True), strict=True):
+        optimizer = Muon(model.parameters(), 1e-2, batched=batched)
         model(images).square().mean().backward()
         optimizer.step()
     for one, two in zip(*(m.parameters() for m in models), strict=True):

@@ -24,7 +24,7 @@ def test_exponential_decay_of_the_kit(epoch, rate):
 
 
 def row(lr, optimizer="adamw", scheduler="onecycle", **more):
-    return Settings(1, lr, optimizer, scheduler, **more)
+    return Settings(epochs=1, lr=lr, optimizer=optimizer, scheduler=scheduler, **more)
 
 
 @pytest.mark.parametrize(

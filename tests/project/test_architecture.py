@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.helpers.project import PROJECT
 
 MODELS = ("MLPAutoencoder", "Autoencoder", "VarAutoencoder", "diffusion")
 SCRIPTS = ("train_script", "visualization", "random_generation")

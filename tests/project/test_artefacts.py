@@ -10,9 +10,9 @@ from PIL import Image
 
 from diffusion import Diffuser
 from MLPAutoencoder import MLPAutoencoder
-from tests.conftest import PROJECT
+from tests.helpers.project import PROJECT
 from utils.checkpoint import find_weights, load_checkpoint
-from utils.cli.arguments import DIFFUSIONS
+from utils.config import DIFFUSIONS
 from utils.data.dataset import split_indices
 from utils.data.synthetic import SPECIES
 from utils.evaluation.features import load_features

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import PROJECT
+from tests.helpers.project import PROJECT
 
 SIGNATURES = {  # the kit's parameters, in its order, with its defaults
     "MLPAutoencoder.MLPAutoencoder": (
@@ -103,7 +103,7 @@ def test_the_kits_call_is_the_default_models():
     assert list(weights) == list(others)
     assert [w.shape for w in weights.values()] == [w.shape for w in others.values()]
     assert (kit.n_steps, kit.objective, kit.name) == (300, row.objective, "diffusion")
-    assert kit.network.unnamed == 3
+    assert kit.network.null_label == 3
     dropout = [m.p for m in kit.modules() if isinstance(m, torch.nn.Dropout)]
     assert set(dropout) == ({row.dropout} if row.dropout else set())
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tests.conftest import PROJECT
-from utils.cli.arguments import DIFFUSIONS, FLAGS, MODELS, OPTIMIZERS
-from utils.config import PRESETS, DiffusionSettings
+from tests.helpers.project import PROJECT
+from utils.cli.arguments import FLAGS, MODELS
+from utils.config import DIFFUSION_MODELS, OPTIMIZERS, PRESETS, DiffusionSettings
 
 README = (PROJECT / "README.md").read_text("utf-8")
 
@@ -31,7 +31,7 @@ def test_files_named_are_there():
 def test_flags_named_exist():
     """Every --flag of the README belongs to some command."""
     tools = "".join(p.read_text("utf-8") for p in (PROJECT / "tools").glob("*.py"))
-    known = {*FLAGS, "--no-flips", "--help", "--debug"}
+    known = {*FLAGS, "--no-hflip", "--help", "--debug"}
     known |= set(re.findall(r'"(--[\w-]+)"', tools))
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known
 
@@ -59,7 +59,7 @@ def test_each_setting_trains_within_the_assignment(name):
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - set(MODELS)))
 def test_each_setting_of_a_diffusion_model_is_whole(name):
     """A name of diffusion.py's own; one row per optimizer, and it has that one."""
-    assert name in DIFFUSIONS and "diffusion" in PRESETS
+    assert name in DIFFUSION_MODELS and "diffusion" in PRESETS
     optimizers = [row.optimizer for row in PRESETS[name]]
     assert set(optimizers) <= set(OPTIMIZERS) and optimizers
     assert len(optimizers) == len(set(optimizers))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.conftest import write_photos
+from tests.helpers.project import write_photos
 from tools import ablations as search
 from utils.cli import UserError
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.conftest import run_command
+from tests.helpers.project import run_command
 from tools import benchmark as bench
 from utils.config import PRESETS
 

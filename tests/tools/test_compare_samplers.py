@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from diffusion import Diffuser
-from tests.conftest import write_photos
+from tests.helpers.project import write_photos
 from tools import compare_samplers as steps
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError

@@ -1,6 +1,5 @@
 """The command that measures generated images."""
 
-import json
 import sys
 from types import SimpleNamespace
 
@@ -8,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import write_photos
 from tests.helpers.diffusion import save_small
+from tests.helpers.evaluation import measured, read
 from tools import evaluate
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
-from utils.data_processor import create_flower_dataloaders
 from utils.evaluation import features
 from utils.evaluation.features import FlowerFeatures
 from utils.latents import Priors
@@ -31,23 +29,6 @@ MEASURES = {
     "nearest by features",
     "species named right",
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Drawn photos, and those of training as an array."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    write_photos(folder / "photos", 50)
-    training, _ = create_flower_dataloaders(16, folder / "photos", 24, 24)
-    np.save(folder / "train.npy", training.dataset.images.permute(0, 2, 3, 1).numpy())
-    return folder
-
-
-def measured(place, capsys, *arguments):
-    """Run the command with --json -> {column: {measure: [value, low, high]}}."""
-    data = ["--data", str(place / "photos"), "--json"]
-    evaluate.main([*map(str, arguments), *data])
-    return json.loads(capsys.readouterr().out)
 
 
 def test_training_photos_are_at_distance_zero_and_all_copies(
@@ -103,12 +84,6 @@ def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, cap
     (row,) = [line for line in lines if line.startswith("Frechet")]
     assert row.split() == ["Frechet", "distance", "-", "-", "-", "-"]
     assert "needs more than 1728 images, got 120" in caplog.text
-
-
-def read(path, *flags):
-    """Read or draw images as the command with these flags does -> images, species."""
-    args = evaluate.parse([str(path), "--count", "5", *flags])
-    return evaluate.read_images(path, args)
 
 
 @pytest.mark.parametrize("kind", ["VAE", "diffusion", "folder", "array"])

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from tests.conftest import write_photos
 from tests.helpers.diffusion import save_small, small
-from tests.tools.test_evaluate import measured, read
+from tests.helpers.evaluation import measured, read
+from tests.helpers.project import write_photos
 from tools import evaluate
 from utils.cli import UsageError
 from utils.data_processor import create_flower_dataloaders

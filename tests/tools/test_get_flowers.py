@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, run_command
 from tests.helpers.get_flowers import (
     PHOTO,
     PHOTOS,
@@ -28,6 +27,7 @@ from tests.helpers.get_flowers import (
     new_zip,
     refused,
 )
+from tests.helpers.project import PROJECT, run_command
 from tools import get_flowers
 from utils.cli import UserError
 

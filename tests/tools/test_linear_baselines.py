@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from tests.conftest import write_photos
+from tests.helpers.project import write_photos
 from tools import linear_baselines as controls
 from utils.cli import UserError
 from utils.data_processor import create_flower_dataloaders

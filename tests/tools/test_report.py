@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from diffusion import Diffuser
-from tests.conftest import PROJECT
+from tests.helpers.project import PROJECT
 from tools.report import LINK, REPORT, TEMPLATE, main, remedy, report
 from utils.checkpoint import save_checkpoint
 from utils.cli import UserError

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import write_photos
 from tests.helpers.diffusion import SPECIES, save_small, small
+from tests.helpers.project import write_photos
 from tools.visualize import __main__ as explore
 from tools.visualize.diffusion import EXHIBITS, Stage, hidden_parts
 from utils.checkpoint import save_checkpoint

@@ -8,10 +8,10 @@ from statistics import mean
 
 import pytest
 
-from tests.training.test_thresholds import pytestmark, train  # noqa: F401  (the marker)
-from tests.training.test_train import rows_of
+from tests.helpers.thresholds import pytestmark, train  # noqa: F401  (the marker)
+from tests.helpers.training import rows_of
 
-THREE_EPOCHS = "--epochs 3 --no-flips --batch-size 8 --lr 0.003 --weight-decay 0.2"
+THREE_EPOCHS = "--epochs 3 --no-hflip --batch-size 8 --lr 0.003 --weight-decay 0.2"
 
 
 def last_losses(folder, photos, *arguments, factor=1):

@@ -9,17 +9,24 @@ import pytest
 import torch
 
 import diffusion
-from tests.commands.test_commands import command, error_line, files_below
+from tests.helpers.commands import command, error_line, files_below
 from tests.helpers.diffusion import small
-from tests.training.test_train import rows_of
+from tests.helpers.training import rows_of
 from utils import experiment as pace
 from utils.checkpoint import load_checkpoint
 from utils.cli import UserError
 from utils.config import PRESETS
 from utils.data_processor import create_flower_dataloaders
-from utils.experiment import MARGIN, PROBE_STEPS, Pace, epochs_within, seconds_per_step
+from utils.experiment import (
+    MARGIN,
+    PROBE_STEPS,
+    TimeEstimate,
+    epochs_within,
+    seconds_per_step,
+    with_budget,
+)
 
-SETTINGS = replace(PRESETS["diffusion"][0], batch_size=8, widths=(16,), epochs=7)
+SETTINGS = replace(PRESETS["diffusion"][0], batch_size=8, channels=(16,), epochs=7)
 
 
 # What is told ------------------------------------------------------------------
@@ -36,7 +43,7 @@ def clock(monkeypatch):
 
 def lines_of(clock, capsys, seconds, epochs):
     """Let each of the epochs take its seconds -> {epoch: line on stderr}."""
-    told, lines = Pace(50, SimpleNamespace(epochs=epochs)), {}
+    told, lines = TimeEstimate(50, epochs), {}
     for done in range(1, epochs + 1):
         clock.seconds += seconds
         told.after(done)
@@ -115,15 +122,17 @@ def test_epochs_of_a_budget_are_counted_on_a_copy(photo_folder, monkeypatch):
     loader, _ = create_flower_dataloaders(8, photo_folder, 8, 8)  # 3 steps an epoch
     model, seen = small(), []
 
-    def probe(twin, optimizer, loss_fn, images, labels):
-        seen.append((len(images), len(labels), twin is model, twin.training))
-        seconds_per_step(twin, optimizer, loss_fn, images, labels)
+    def probe(copy, optimizer, loss_fn, images, labels):
+        seen.append((len(images), len(labels), copy is model, copy.training))
+        seconds_per_step(copy, optimizer, loss_fn, images, labels)
         return 0.5
 
     monkeypatch.setattr(pace, "seconds_per_step", probe)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = diffusion.within(60.0, SETTINGS, model, loader)
+    found = with_budget(
+        SETTINGS, 60.0, model, loader, diffusion.training_loss(SETTINGS)
+    )
     assert found == replace(SETTINGS, epochs=int(MARGIN * 60 / (3 * 0.5)))
     assert seen == [(8, 8, False, True)] and not model.training
     assert torch.equal(torch.get_rng_state(), state)
@@ -135,7 +144,7 @@ def test_epochs_of_a_budget_are_counted_on_a_copy(photo_folder, monkeypatch):
 
 def budgeted(out, photos, budget):
     """Train on 8 x 8 pixels for a time."""
-    small = ("--image-size", "8", "--widths", "16,32", "--device", "cpu")
+    small = ("--image-size", "8", "--channels", "16,32", "--device", "cpu")
     where = ("--data", photos, "--out", out)
     return command("diffusion.py", *small, *where, "--budget", budget)
 
@@ -145,14 +154,14 @@ def test_a_budget_trains_as_long_as_it_says(tmp_path, photo_folder, monkeypatch)
     monkeypatch.setattr("diffusion.PICTURE_EVERY", 10**6)
     result = budgeted(tmp_path, photo_folder, "2s")
     assert (result.code, result.err) == (0, "")
-    _, about = load_checkpoint(tmp_path / "models" / "Best_diffusion.pkl")
-    epochs = about["settings"]["epochs"]
+    _, metadata = load_checkpoint(tmp_path / "models" / "Best_diffusion.pkl")
+    epochs = metadata["settings"]["epochs"]
     assert epochs > 1
     told = re.findall(r"^Epoch: (\d+)/(\d+), ", result.out, re.MULTILINE)
     assert told == [(str(n + 1), str(epochs)) for n in range(epochs)]
     rates = [float(row["lr"]) for row in rows_of(tmp_path / "log" / "diffusion.csv")]
     assert len(rates) == epochs and rates[-1] < max(rates) / 1000
-    assert max(rates) <= about["settings"]["lr"] * (1 + 1e-6)
+    assert max(rates) <= metadata["settings"]["lr"] * (1 + 1e-6)
 
 
 def test_a_budget_that_is_too_short_is_refused(tmp_path, photo_folder):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.conftest import PROJECT, run_command
+from tests.helpers.project import PROJECT, run_command
 
 pytestmark = pytest.mark.slow
 

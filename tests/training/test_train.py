@@ -1,8 +1,5 @@
 """Truths about the training loop: what it does, prints, logs and keeps."""
 
-import csv
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,60 +9,11 @@ from torch.utils.data import DataLoader
 
 from Autoencoder import Autoencoder
 from MLPAutoencoder import MLPAutoencoder
+from tests.helpers.training import CPU, LINE, Scale, batches, rows_of, run, scripted
 from utils.checkpoint import load_checkpoint
 from utils.scheduler import exponential_decay
 from utils.train import train, validate
 from VarAutoencoder import VAE_loss_function, VarAutoencoder
-
-LINE = re.compile(r"Epoch: (\d+), Train Loss: (\S+), Valid Loss: (\S+)")
-CPU = torch.device("cpu")
-
-
-class Scale(nn.Module):
-    """One number times the image: small enough to foresee every loss and gradient."""
-
-    name = "AE"
-
-    def __init__(self, w=0.5):
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(w))
-
-    def forward(self, images):
-        return self.w * images
-
-
-def batches(count, size=2, seed=0):
-    """`count` batches of `size` small photos, as a loader would give them."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, size, 3, 4, 4, generator=generator)
-    return [(batch, torch.zeros(size)) for batch in images]
-
-
-def run(folder, model, *, lr=0.1, **changes):
-    """Train with the kit's keywords, but for `changes`; return what train returns."""
-    options = dict(
-        optimizer=torch.optim.SGD(model.parameters(), lr=lr),
-        scheduler=lambda epoch: lr,
-        model=model,
-        training_dataloader=batches(2),
-        validation_dataloader=batches(1, seed=1),
-        num_epochs=1,
-        early_stopping_patience=5,
-        device=CPU,
-        model_save_root=folder,
-    )
-    return train(**{**options, **changes})
-
-
-def scripted(model, checks):
-    """A loss whose validation values are given, one per check (of one batch)."""
-    checks = iter(checks)
-
-    def loss_fn(outputs, images):
-        loss = F.mse_loss(outputs, images)
-        return loss if model.training else torch.tensor(float(next(checks)))
-
-    return loss_fn
 
 
 def noted(model, note, loss_fn=F.mse_loss):
@@ -77,11 +25,6 @@ def noted(model, note, loss_fn=F.mse_loss):
         return loss
 
     return loss_and_note
-
-
-def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 # What it prints ----------------------------------------------------------------
@@ -256,8 +199,8 @@ def test_the_kits_call_saves_each_model_under_its_name(tmp_path, build, file, lo
     )
     assert result is None
     assert [path.name for path in tmp_path.rglob("*.*")] == [file]
-    weights, about = load_checkpoint(tmp_path / "new" / "models" / file)
-    assert about["model"] == model.name
+    weights, metadata = load_checkpoint(tmp_path / "new" / "models" / file)
+    assert metadata["model"] == model.name
     fresh = build(4, 8, 8)
     fresh.load_state_dict(weights)
     pairs = zip(fresh.parameters(), model.parameters(), strict=True)

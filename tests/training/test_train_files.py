@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from tests.training.test_train import CPU, LINE, Scale, batches, rows_of, run, scripted
+from tests.helpers.training import CPU, LINE, Scale, batches, rows_of, run, scripted
 from utils.checkpoint import load_checkpoint
 from utils.cli import UserError
-from utils.train import training_epochs
+from utils.scheduler import exponential_decay
+from utils.train import Trainer
 
 BEST = "Best_AE.pth"
 
@@ -21,7 +22,11 @@ def squared_error_sum(outputs, images):
     return F.mse_loss(outputs, images, reduction="sum")
 
 
-squared_error_sum.reduction = "sum"
+def trainer_of(model, loaders, batch_loss, **options):
+    """A Trainer at the rate 0.1, by plain SGD."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rate = exponential_decay(0.1, 1.0)
+    return Trainer(optimizer, rate, model, loaders, batch_loss, CPU, **options)
 
 
 # The CSV file ------------------------------------------------------------------
@@ -36,6 +41,7 @@ def losses_per_photo(folder, capsys, batch_size, loss_fn):
         Scale(),
         lr=0.0,
         loss_fn=loss_fn,
+        reduction="sum" if loss_fn is squared_error_sum else "mean",
         log_path=folder / "log" / "AE.csv",
         training_dataloader=loader,
         validation_dataloader=loader,
@@ -66,10 +72,10 @@ def test_loss_per_photo_does_not_depend_on_the_batch_size(
 class Detailed(Scale):
     """Has details, the brightness of each photo, and tells their mean."""
 
-    def details(self, images, labels):
+    def validation_details(self, images, labels):
         return {"brightness": images.mean(dim=(1, 2, 3))}
 
-    def summary(self, details):
+    def summarize_details(self, details):
         return {"brightness": details["brightness"].mean().item()}
 
 
@@ -109,21 +115,10 @@ def test_labels_reach_the_loss_and_checks_come_when_asked(tmp_path):
         seen.append((torch.is_grad_enabled(), labels.tolist()))
         return F.mse_loss(model(images), images)
 
-    model.details = lambda images, labels: {"label": labels}
-    model.summary = lambda details: {"label": details["label"].mean().item()}
-    for _ in training_epochs(
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        lambda epoch: 0.1,
-        model,
-        (labelled, labelled[:1]),
-        batch_loss,
-        num_epochs=6,
-        patience=9,
-        device=CPU,
-        model_save_root=tmp_path,
-        log_path=tmp_path / "AE.csv",
-        check_every=2,
-    ):
+    model.validation_details = lambda images, labels: {"label": labels}
+    model.summarize_details = lambda details: {"label": details["label"].mean().item()}
+    trainer = trainer_of(model, (labelled, labelled[:1]), batch_loss)
+    for _ in trainer.fit(tmp_path, 6, 9, check_every=2, log_path=tmp_path / "AE.csv"):
         pass
     assert seen.count((True, [7.0, 7.0])) == 12
     assert seen.count((False, [7.0, 7.0])) == 4 == len(seen) - 12
@@ -137,18 +132,12 @@ def test_labels_reach_the_loss_and_checks_come_when_asked(tmp_path):
 def epochs_of(folder, model, checks, num_epochs, **options):
     """The loop itself, on scripted checks, at rate 0.1."""
     loss_fn = scripted(model, checks)
-    return training_epochs(
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        lambda epoch: 0.1,
+    trainer = trainer_of(
         model,
         (batches(2), batches(1, seed=1)),
         lambda model, images, _: loss_fn(model(images), images),
-        num_epochs=num_epochs,
-        patience=9,
-        device=CPU,
-        model_save_root=folder,
-        **options,
     )
+    return trainer.fit(folder, num_epochs, patience=9, **options)
 
 
 def test_the_file_changes_only_on_a_new_best_and_holds_its_weights(tmp_path):
@@ -161,11 +150,11 @@ def test_the_file_changes_only_on_a_new_best_and_holds_its_weights(tmp_path):
         content = (tmp_path / BEST).read_bytes()
         assert (content != old) == (epoch.number in (0, 3, 10)) == epoch.is_best
         old = content
-        weights, about = load_checkpoint(tmp_path / BEST)
-        assert weights["w"].item() == w[about["epoch"]]
-        assert about["epoch"] == max(n for n in (0, 3, 10) if n <= epoch.number)
+        weights, metadata = load_checkpoint(tmp_path / BEST)
+        assert weights["w"].item() == w[metadata["epoch"]]
+        assert metadata["epoch"] == max(n for n in (0, 3, 10) if n <= epoch.number)
         assert len(rows_of(log_path)) == epoch.number + 1
-    assert len(set(w.values())) == 11 and about["valid_loss"] == 3.0
+    assert len(set(w.values())) == 11 and metadata["valid_loss"] == 3.0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["AE.csv", BEST]
 
 
@@ -180,24 +169,14 @@ def test_averaged_weights_are_the_ones_validated_and_saved(tmp_path):
             judged.append(model.w.item())
         return F.mse_loss(model(images), images)
 
-    for _ in training_epochs(
-        torch.optim.SGD(model.parameters(), lr=0.1),
-        lambda epoch: 0.1,
-        model,
-        (batches(4), batches(1)),
-        batch_loss,
-        num_epochs=1,
-        patience=9,
-        device=CPU,
-        model_save_root=tmp_path,
-        averaged=averaged,
-    ):
+    trainer = trainer_of(model, (batches(4), batches(1)), batch_loss, ema=averaged)
+    for _ in trainer.fit(tmp_path, num_epochs=1, patience=9):
         after.append(model.w.item())
     mean = sum(after[1:5]) / 4
     assert len(after) == 5 and mean != pytest.approx(after[-1], rel=1e-3)
     assert judged == pytest.approx([mean])
-    weights, about = load_checkpoint(tmp_path / BEST)
-    assert list(weights) == ["w"] and about["model"] == "AE"
+    weights, metadata = load_checkpoint(tmp_path / BEST)
+    assert list(weights) == ["w"] and metadata["model"] == "AE"
     assert weights["w"].item() == judged[0]
 
 
@@ -256,8 +235,8 @@ def test_a_later_nan_leaves_the_best_of_this_run(tmp_path, capsys):
             num_epochs=9,
             loss_fn=poisoned(model, 3 * BATCHES - 1, math.nan),
         )
-    weights, about = load_checkpoint(tmp_path / BEST)
-    assert about["epoch"] == 0 and torch.isfinite(weights["w"])
+    weights, metadata = load_checkpoint(tmp_path / BEST)
+    assert metadata["epoch"] == 0 and torch.isfinite(weights["w"])
     assert capsys.readouterr().out.count("Epoch: ") == 2
 
 

@@ -1,123 +1,110 @@
-"""Look into a trained model.
+"""Show what a trained model has learned.
 
 python -m tools.visualize --model VAE
 python -m tools.visualize --model diffusion --show guidance inpaint
 python -m tools.visualize --model diffusion --init PHOTO --strength 0.5
 
-Of an autoencoder: a map of the training photos' codes on their first two principal
-axes, its dimensions, and walks from one validation photo to another, by a line and by
-an arc.
+Of an autoencoder: the codes of the training photos on their first two principal axes,
+what each dimension encodes, and linear and spherical interpolations between validation
+photos.
 
-Of a diffusion model, one picture each:
-denoise        states on the way from noise to images, and a film of both ways (a GIF)
+Of a diffusion model, one figure each:
+denoise        states from noise to images, and an animation of both directions (a GIF)
 species        images of every species
-guidance       the same noise under rising guidance
-straightness   the ways from noise to images, and how far they are from straight
+guidance       the same noise with rising guidance
+straightness   trajectories from noise to images, and their deviation from straight
 interpolation  images between those of two noises
-inpaint        validation photos, of which a part is hidden and filled in
-init           images that begin as the photo of --init, in noise
+inpaint        validation photos, a part of which is hidden and generated
+init           images that start from the photo of --init with added noise
 """
 
+from dataclasses import fields
 from pathlib import Path
 
-from tools.visualize.latents import explore_codes
-from utils.cli import PROJECT, UsageError, run
-from utils.cli.arguments import (
-    DIFFUSIONS,
-    MODELS,
-    SAMPLING,
-    command_line,
-    refuse_given,
-    share,
-    whole_number,
+from utils.cli import UsageError, guard, run
+from utils.cli.arguments import command_line, proportion, refuse_given, whole_number
+from utils.config import (
+    AUTOENCODERS,
+    DIFFUSION_MODELS,
+    SAMPLER_FLAGS,
+    SamplerConfig,
 )
-from utils.registry import load_model
 
-FLAGS = "--model --seed --data --weights --out"
-PICTURES = (  # of a diffusion model; `init` with a photo of --init alone
-    "denoise",
-    "species",
-    "guidance",
-    "straightness",
-    "interpolation",
-    "inpaint",
-    "init",
+FLAGS = "--model --species --seed --data --weights --out"
+NEEDS_PHOTO = "init"
+FIGURES = (  # of tools.visualize.diffusion
+    *("denoise", "species", "guidance", "straightness", "interpolation", "inpaint"),
+    NEEDS_PHOTO,
 )
 
 
-def parse(argv):
+def parse(argv=None):
     """Return the checked command line."""
-    models, flags = (*MODELS, *DIFFUSIONS), [*FLAGS.split(), *SAMPLING]
-    line = command_line(__doc__, *flags, choices={"--model": models}, model="VAE")
+    line = command_line(
+        __doc__,
+        *FLAGS.split(),
+        settings=fields(SamplerConfig),
+        choices={"--model": (*AUTOENCODERS, *DIFFUSION_MODELS)},
+        model="VAE",
+    )
     line.add_argument(
         "--show",
         nargs="+",
-        choices=PICTURES,
-        metavar="WHAT",
-        help="of a diffusion model: " + ", ".join(PICTURES) + " (default: all that "
-        "need no photo of --init; with it that one alone)",
+        choices=FIGURES,
+        metavar="FIGURE",
+        help=f"of a diffusion model: {', '.join(FIGURES)} (default: all without a "
+        "photo; with --init only that one)",
     )
     line.add_argument(
         "--count",
         type=whole_number(1, 1000),
-        help="walks (default: 3), or images in a row (default: 10)",
+        help="interpolations (default: 3), or images per row (default: 10)",
     )
-    line.add_argument("--init", type=Path, metavar="PHOTO", help="photo to begin with")
+    line.add_argument("--init", type=Path, metavar="PHOTO", help="photo to start from")
     line.add_argument(
         "--strength",
-        type=share,
-        help="of the noise it is put into: 0 keeps the photo, 1 ignores it (default: "
+        type=proportion,
+        help="proportion of noise in it: 0 keeps the photo, 1 ignores it (default: "
         "several)",
     )
     return checked(line.parse_args(argv))
 
 
 def checked(args):
-    """Return the command line, or refuse what does not go together."""
-    if args.model in MODELS:
-        flags = ["--show", "--init", "--strength", *SAMPLING]
+    """Return the command line, or refuse flags that exclude each other."""
+    if args.model in AUTOENCODERS:
+        flags = ["--show", "--init", "--strength", "--species", *SAMPLER_FLAGS]
         refuse_given(args, flags, f"{args.model} is no diffusion model")
     elif not args.init:
         refuse_given(args, ["--strength"], "there is no photo of --init")
-        if "init" in (args.show or []):
+        if NEEDS_PHOTO in (args.show or []):
             raise UsageError("argument --show: init needs a photo; name it with --init")
-        args.show = args.show or [what for what in PICTURES if what != "init"]
+        args.show = args.show or [name for name in FIGURES if name != NEEDS_PHOTO]
     elif not args.init.is_file():
         raise UsageError(f"argument --init: {args.init} is not a file; name a photo")
     else:
-        args.show = args.show or ["init"]
-        if "init" not in args.show:
+        args.show = args.show or [NEEDS_PHOTO]
+        if NEEDS_PHOTO not in args.show:
             refuse_given(args, ["--init"], "it belongs to --show init")
     return args
 
 
-# Autoencoders ---------------------------------------------------------------------
+if __name__ == "__main__":
+    guard(parse)
 
-
-def explore_noise(args, model, about):
-    """Save the pictures of a diffusion model."""
-    from tools.visualize.diffusion import show
-
-    show(args, model, about)
-
-
-FAMILIES = dict.fromkeys(MODELS, explore_codes)
-FAMILIES |= dict.fromkeys(DIFFUSIONS, explore_noise)
+from tools.visualize import diffusion, latents
+from utils.device import set_seeds
+from utils.files import prepare_folder
+from utils.registry import load_model
 
 
 def main(argv=None):
     args = parse(argv)
-
-    import numpy  # noqa: F401  (inside torch's own import it would swallow a Ctrl-C)
-
-    from utils.checkpoint import find_weights, prepare_folder
-    from utils.device import set_seeds
-
     set_seeds(args.seed)
-    weights = args.weights or find_weights(PROJECT, args.model)
-    model, about = load_model(args.model, weights)
+    model, metadata = load_model(args.model, args.weights)
     prepare_folder(args.out / "vis")
-    FAMILIES[args.model](args, model, about)
+    family = latents if args.model in AUTOENCODERS else diffusion
+    family.visualize(args, model, metadata)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,64 @@
-"""A film of diffusion: photos drown in noise, and other images come out of it."""
+"""An animation of diffusion: noise is added to photos, and removed to other images."""
 
 import math
+from dataclasses import replace
 
 import torch
 from PIL import Image
 
-from utils.diffusion.sampling import levels_for, sampled_states
+from utils.diffusion.sampling import sample_states, sigmas_for
 from utils.figures import grid
 
-FRAMES = 20  # of either half
-SMOOTH = 150  # steps at least, so that some of them are at the levels of the frames
+FRAMES = 20  # of each half
+MIN_STEPS = 150  # of the sampler, so that its sigmas are close to those of the frames
 SHORT, LONG = 80, 1500  # milliseconds of a frame, and of the first and the last
-PIXELS = 480  # width of a film, about
+WIDTH = 480  # pixels, about
 
 
-def telling(levels, count):
-    """Return at most `count` places of falling noise levels, from first to last.
+def evenly_spaced(sigmas, count):
+    """Return at most `count` indices of falling sigmas, from the first to the last.
 
-    Evenly spaced, as far as there are such levels, in the angle whose tangent is the
-    level: by as much as an image scaled to its own variance turns into noise.
+    Evenly spaced, as far as possible, in the angle whose tangent is sigma: in an image
+    scaled to unit variance, noise then grows evenly.
     """
-    angles = torch.tensor(levels).atan()
+    angles = torch.tensor(sigmas).atan()
     wanted = torch.linspace(angles[0], angles[-1], count)
-    places = (angles - wanted[:, None]).abs().argmin(dim=1).tolist()
-    return list(dict.fromkeys(places))
+    indices = (angles - wanted[:, None]).abs().argmin(dim=1).tolist()
+    return list(dict.fromkeys(indices))
 
 
-def drowned(photos, levels):
-    """Yield photos (B, C, H, W) in [-1, 1], then with noise of each rising level.
+def noised_states(photos, sigmas):
+    """Yield photos (B, C, H, W) in [-1, 1], then with noise of each rising sigma.
 
-    The forward process (Ho et al. 2020, equation 2): noise is added to noise. Scaled to
-    the variance of the photos.
+    The forward process (Ho et al. 2020, equation 2): each state adds noise to the one
+    before. Scaled to the variance of the photos.
     """
     yield photos
     x, before = photos, 0.0
-    for level in levels:
-        x = x + math.sqrt(level**2 - before**2) * torch.randn_like(x)
-        yield x / math.sqrt(1 + level**2)
-        before = level
+    for sigma in sigmas:
+        x = x + math.sqrt(sigma**2 - before**2) * torch.randn_like(x)
+        yield x / math.sqrt(1 + sigma**2)
+        before = sigma
 
 
-def film(model, photos, how, species=None):
+def animation(model, photos, config, labels=None):
     """Return 2 * FRAMES images (B, C, H, W) in [0, 1], from photos to new images.
 
-    Noise is added up to the model's highest level; what has become of the photos then
-    is where the sampler starts.
+    Noise is added up to the highest level of the model's schedule; the sampler starts
+    from the result.
     """
-    top = math.atan(model.levels[-1])
+    top = math.atan(model.sigmas[-1])
     rising = torch.linspace(0, top, FRAMES)[1:].tan().tolist()
-    there = list(drowned(2 * photos - 1, rising))
-    how = how._replace(steps=max(how.steps, SMOOTH))
-    shown = telling(levels_for(model, how), FRAMES + 1)[1:]
-    states = enumerate(sampled_states(model, there[-1], how, species))
-    frames = there + [state for place, state in states if place in shown]
+    first = list(noised_states(2 * photos - 1, rising))
+    config = replace(config, steps=max(config.steps, MIN_STEPS))
+    shown = evenly_spaced(sigmas_for(model, config), FRAMES + 1)[1:]
+    states = enumerate(sample_states(model, first[-1], config, labels))
+    frames = first + [state for index, state in states if index in shown]
     return [((frame + 1) / 2).clamp(0, 1) for frame in frames]
 
 
-def save_film(frames, path, columns):
-    """Save frames (B, 3, H, W) in [0, 1] as a GIF that repeats, `columns` a row.
+def save_animation(frames, path, columns):
+    """Save frames (B, 3, H, W) in [0, 1] as a repeating GIF, `columns` images per row.
 
     Enlarged by a whole number, without smoothing or dithering.
     """
@@ -65,11 +66,11 @@ def save_film(frames, path, columns):
         (255 * grid(frame, columns)).round().astype("uint8") for frame in frames
     ]
     height, width = pictures[0].shape[:2]
-    factor = max(1, round(PIXELS / width))
+    scale = max(1, round(WIDTH / width))
     first, *rest = [
         Image.fromarray(picture)
         .quantize(256, dither=Image.Dither.NONE)
-        .resize((factor * width, factor * height), Image.Resampling.NEAREST)
+        .resize((scale * width, scale * height), Image.Resampling.NEAREST)
         for picture in pictures
     ]
     times = [LONG, *[SHORT] * (len(frames) - 2), LONG]

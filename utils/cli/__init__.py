@@ -1,5 +1,5 @@
 """The command line: parsing, exit codes, signals and one-line errors."""
 
-from utils.cli.process import PROJECT, UsageError, UserError, run
+from utils.cli.process import PROJECT, UsageError, UserError, guard, run
 
-__all__ = ["PROJECT", "UsageError", "UserError", "run"]
+__all__ = ["PROJECT", "UsageError", "UserError", "guard", "run"]

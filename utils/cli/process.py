@@ -1,6 +1,6 @@
-"""The one wrapper that turns whatever goes wrong in a command into one line.
+"""Process-wide behaviour of every command: signals, exit codes, one-line errors.
 
-Standard library only, as `flags`: a wrong command is refused before torch loads.
+Standard library only, so that a wrong command line is refused before torch loads.
 """
 
 import logging
@@ -10,28 +10,34 @@ import signal
 import sys
 import traceback
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-LONGEST_MESSAGE = 390  # characters, so that one line stays one line
+MAX_MESSAGE = 390  # characters, so that an error stays one readable line
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
+# Iterations that a waiting OpenMP thread spins before it sleeps. Libgomp's default is
+# 300 times as many, which starves other processes; none slows every short step.
+SPIN_COUNT = "10000"
 
 
 class UserError(Exception):
-    """What went wrong and what to do about it, in one line; exit code 1."""
+    """A failed run: what went wrong and what to do, in one line; exit code 1."""
 
 
 class UsageError(UserError):
-    """The command itself is wrong; exit code 2."""
+    """A wrong command; exit code 2."""
 
 
 # Running -----------------------------------------------------------------------
 
 
 def program():
-    """The command as the user knows it: `train_script.py`, `tools.get_flowers`."""
+    """Return the command as the user typed it: `train_script.py`, `tools.evaluate`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else Path(sys.argv[0]).name
+    if spec is None:
+        return Path(sys.argv[0]).name
+    return spec.name.removesuffix(".__main__")
 
 
 def leave(signum, _frame):
@@ -41,7 +47,7 @@ def leave(signum, _frame):
 
 
 def begin():
-    """Prepare the process: signals, a clean line-wise stdout, one-line messages."""
+    """Prepare the process: signals, a line-buffered stdout, one-line messages."""
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
     sys.excepthook = lambda _type, error, _trace: report(error)
@@ -51,18 +57,41 @@ def begin():
         sys.stderr.reconfigure(errors="backslashreplace")
     logging.addLevelName(logging.WARNING, "warning")
     logging.basicConfig(format=f"{program()}: %(levelname)s: %(message)s")
-    if not sys.warnoptions:  # other libraries' advice is for developers
+    if not sys.warnoptions:  # warnings of other libraries address developers
         warnings.simplefilter("ignore")
+
+
+def guard(parse):
+    """Refuse a wrong command line, and prepare the process for the slow imports.
+
+    Called under `if __name__ == "__main__":` above the import of torch.
+
+    parse: parses and checks sys.argv; raises UsageError or exits with 2.
+    """
+    begin()
+    with exit_codes():
+        parse()
+    # Settings of the user's own win.
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    import numpy  # noqa: F401  (imported from within torch it would ignore a Ctrl-C)
 
 
 def run(main):
     """Run main() as a command; every end is an exit code and at most one line."""
     begin()
-    try:
+    with exit_codes():
         main()
         if sys.stdout:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader went away; nobody is left to tell
+
+
+@contextmanager
+def exit_codes():
+    """Turn an exception into one line on stderr and the exit code of its kind."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of stdout has gone
         close_stdout()
         sys.exit(141)
     except Exception as error:
@@ -77,15 +106,18 @@ def close_stdout():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+# Messages ----------------------------------------------------------------------
+
+
 def report(error):
-    """Print the error as one line on stderr; as a traceback with --debug."""
+    """Print the error as one line on stderr; with --debug after its traceback."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     print(f"{program()}: error: {one_line(describe(error))}", file=sys.stderr)
 
 
 def describe(error):
-    """What happened and what to do, for errors of ours and of libraries."""
+    """Return what happened and what to do, for our errors and those of libraries."""
     if isinstance(error, (UserError, ValueError)) and str(error):
         return str(error)
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
@@ -101,4 +133,4 @@ def describe(error):
 def one_line(text):
     """Fold white space and cut to the length of one readable line."""
     text = " ".join(str(text).split())
-    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."

@@ -3,6 +3,6 @@
 from tqdm import tqdm
 
 
-def progress(loader, name):
-    """Show a bar on stderr, and only on a terminal."""
-    return tqdm(loader, desc=name, leave=False, disable=None)
+def progress(iterable, name):
+    """Iterate with a bar on stderr, which is shown on a terminal only."""
+    return tqdm(iterable, desc=name, leave=False, disable=None)

@@ -9,10 +9,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomCrop
 
 from utils.cli import UsageError, UserError
+from utils.config import SPECIES
 from utils.data.photos import decode_all, find_photos
-from utils.data.synthetic import SPECIES, draw_flowers
+from utils.data.synthetic import draw_flowers
 
-DRAWN_PER_SPECIES = 800
+SYNTHETIC_PER_SPECIES = 800
 
 
 log = logging.getLogger(__name__)
@@ -21,15 +22,15 @@ log = logging.getLogger(__name__)
 class FlowerImages(Dataset):
     """One side of the split, decoded: `images` uint8 (N, 3, H, W), `labels` int64 (N,).
 
-    `about` describes the data for checkpoints: class names, source ("photos" or
+    `metadata` describes the data for checkpoints: class names, source ("photos" or
     "drawn flowers"), number of images, the split's seed and its fingerprint. With
-    `flips` a batch is mirrored image by image, at random; with `shift` it is moved as a
+    `hflip` a batch is random_hflip image by image, at random; with `translate` it is moved as a
     whole, by at most so many pixels.
     """
 
-    def __init__(self, images, labels, about, flips=False, shift=0):
-        self.images, self.labels, self.about = images, labels, about
-        self.flips, self.shift, self.classes = flips, shift, about["classes"]
+    def __init__(self, images, labels, metadata, hflip=False, translate=0):
+        self.images, self.labels, self.metadata = images, labels, metadata
+        self.hflip, self.translate, self.classes = hflip, translate, metadata["classes"]
 
     def __len__(self):
         return len(self.images)
@@ -40,8 +41,10 @@ class FlowerImages(Dataset):
     def __getitems__(self, indices):
         """A whole batch at once: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
         images, labels = self[torch.as_tensor(indices)]
-        images = mirrored(images) if self.flips else images
-        return shifted(images, self.shift) if self.shift else images, labels
+        images = random_hflip(images) if self.hflip else images
+        return random_translate(
+            images, self.translate
+        ) if self.translate else images, labels
 
     def all_images(self):
         """Every image as it is: float32 (N, 3, H, W) in [0, 1]."""
@@ -52,19 +55,19 @@ class FlowerImages(Dataset):
         sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))  # exact
         return (sums.double() / (255 * self.images[:, 0].numel())).float()
 
-    def species_shares(self):
+    def class_proportions(self):
         """Share of each class among the images, one float for each."""
         counts = self.labels.bincount(minlength=len(self.classes))
         return (counts / len(self)).tolist()
 
 
-def mirrored(images):
+def random_hflip(images):
     """Mirror each of the images (B, 3, H, W) or not, as a coin falls."""
     heads = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(heads, images.flip(3), images)
 
 
-def shifted(images, pixels):
+def random_translate(images, pixels):
     """Move a batch (B, 3, H, W) by up to `pixels` each way; edges are reflected."""
     crop = RandomCrop(images.shape[2:], padding=pixels, padding_mode="reflect")
     return crop(images)
@@ -102,15 +105,15 @@ def split_samples(samples, classes, seed=0):
     return train, valid
 
 
-def photos_or_nothing(root, draw_if_empty):
+def find_samples(root, synthetic_if_empty):
     """Return the classes and samples below root; none where flowers are to be drawn."""
     if root.is_dir():
         classes, samples = find_photos(root)
-    elif root.exists() or not draw_if_empty:
+    elif root.exists() or not synthetic_if_empty:
         raise UsageError(f"{root} is not a folder; name one with --data")
     else:
         classes, samples = [], []
-    if not samples and draw_if_empty:
+    if not samples and synthetic_if_empty:
         log.warning(
             "no photos in %s, using drawn flowers; "
             "get the photos: python -m tools.get_flowers",
@@ -131,31 +134,31 @@ def has_folders(root):
     return any(entry.is_dir() for entry in root.iterdir())
 
 
-def photo_sides(root, classes, samples, size, split_seed, strict):
+def load_photos(root, classes, samples, size, split_seed, strict):
     """Return [training, validation] images of the photos that can be read."""
     images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
     labels = torch.tensor([label for _, label in samples])[kept]
     names = [path.relative_to(root).as_posix() for path, _ in samples]
     sides = split_samples(samples, classes, split_seed)  # by name, readable or not
     validation = [names[i] for i in sides[1]]
-    about = describe("photos", classes, len(kept), split_seed, validation)
+    metadata = describe_data("photos", classes, len(kept), split_seed, validation)
     row_of = {index: row for row, index in enumerate(kept.tolist())}
     rows = [[row_of[i] for i in side if i in row_of] for side in sides]
-    return [FlowerImages(images[side], labels[side], about) for side in rows]
+    return [FlowerImages(images[side], labels[side], metadata) for side in rows]
 
 
-def drawn_sides(size, split_seed):
+def synthetic_flowers(size, split_seed):
     """Return [training, validation] images of drawn flowers."""
-    images, labels = draw_flowers(DRAWN_PER_SPECIES, *size)
+    images, labels = draw_flowers(SYNTHETIC_PER_SPECIES, *size)
     sides = split_indices(len(images), seed=split_seed)
     validation = [str(i) for i in sides[1]]
-    about = describe(
+    metadata = describe_data(
         "drawn flowers", list(SPECIES), len(images), split_seed, validation
     )
-    return [FlowerImages(images[side], labels[side], about) for side in sides]
+    return [FlowerImages(images[side], labels[side], metadata) for side in sides]
 
 
-def of_species(sides, species):
+def select_species(sides, species):
     """Return both sides with the images of these species alone, labelled anew.
 
     A photo stays on its side, so that no choice of species trains on another's
@@ -175,19 +178,19 @@ def of_species(sides, species):
     new_label = torch.full((len(classes),), -1)
     new_label[chosen] = torch.arange(len(chosen))
     kept = [new_label[side.labels] >= 0 for side in sides]
-    about = sides[0].about | {
+    metadata = sides[0].metadata | {
         "classes": [classes[label] for label in chosen],
         "count": sum(int(rows.sum()) for rows in kept),
     }
     if not all(rows.any() for rows in kept):
         raise UsageError("argument --species: too few images to train and validate")
     return [
-        FlowerImages(side.images[rows], new_label[side.labels[rows]], about)
+        FlowerImages(side.images[rows], new_label[side.labels[rows]], metadata)
         for side, rows in zip(sides, kept, strict=True)
     ]
 
 
-def describe(source, classes, count, split_seed, validation_names):
+def describe_data(source, classes, count, split_seed, validation_names):
     """Return what a checkpoint keeps of its data."""
     split = hashlib.sha256(os.fsencode("\n".join(validation_names))).hexdigest()[:16]
     return {

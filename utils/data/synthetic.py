@@ -6,7 +6,6 @@ and v up its stem, to (edge, positive inside; colour). `number` draws a trait pe
 
 import torch
 
-SPECIES = ("astilbe", "bellflower", "calendula")
 PIXELS = 2**18  # painted at a time, 3 MB a colour map: bounds the memory
 GROUNDS = torch.tensor(  # 8-bit colours: leaves in the sun, in the shade, soil, sky
     [

@@ -1,186 +1,218 @@
-"""A network that sees images in noise of any level, and what its training minimises.
+"""A denoiser for any noise level: preconditioning, training targets, noise levels.
 
-A noised image is x = x_0 + level * noise, x_0 in [-1, 1] and noise ~ N(0, 1). The
-network answers by an objective (`utils.noise`); every answer converts to an image.
+A noised image is x = x_0 + sigma * noise, with x_0 in [-1, 1] and noise ~ N(0, 1). The
+network's output F gives an estimate of x_0 by c_skip * x + c_out * F, as in EDM (Karras
+et al. 2022, arXiv:2206.00364). An objective is a choice of c_skip and c_out, and so of
+the quantity that the network predicts; one estimate converts to any of them.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from utils.diffusion.unet import UNet
 
-DEVIATION = 0.5  # of photos in [-1, 1], about
+SIGMA_DATA = 0.5  # standard deviation of photos in [-1, 1], about
+TAIL = 1e-4  # probability at either end of a density that is never drawn
+BUCKETS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)  # bounds, in units of SIGMA_DATA
+
+# Objectives --------------------------------------------------------------------
 
 
-class Denoiser(nn.Module):
-    """Estimates the image in a noised one, for a species or for any.
+class Objective(NamedTuple):
+    """What the network predicts, for data of standard deviation 1.
 
-    `species` (B,), where it is given, counts from 0. `objective`: one of
-    utils.noise.OBJECTIVES; `network`: arguments of utils.unet.UNet.
+    Both functions take `s`, the noise level in units of the data's deviation.
     """
 
-    def __init__(self, img_channels=3, objective="flow", **network):
-        super().__init__()
-        coefficients(objective, torch.ones(1))  # refuses an unknown one
-        self.objective = objective
-        self.network = UNet(img_channels, **network)
-
-    def answer(self, x, level, species=None):
-        """What the network says of x (B, C, H, W) at levels (B,), above 0.
-
-        It sees values of about unit variance, and the level in units of the photos'
-        deviation (Karras et al. 2022, arXiv:2206.00364, equation 7).
-        """
-        if species is None:
-            species = torch.full((len(x),), self.network.unnamed, device=x.device)
-        size = (DEVIATION**2 + level**2).sqrt().view(-1, 1, 1, 1)
-        return self.network(x / size, level / DEVIATION, species)
-
-    def denoise(self, x, level, species=None):
-        """Estimate x_0 (B, C, H, W) from x = x_0 + level * noise; level: (B,)."""
-        relative = (level / DEVIATION).view(-1, 1, 1, 1)
-        skip, scale = coefficients(self.objective, relative)
-        return skip * x + DEVIATION * scale * self.answer(x, level, species)
-
-    def details(self, images, species):
-        """What `summary` needs of images (B, 3, H, W) in [0, 1]: names -> (B,).
-
-        Each is judged at one of the noise levels that matter most, by the squared error
-        of an answer of unit variance, so that objectives can be compared.
-        """
-        x_0, species = 2 * images - 1, species.to(images.device)
-        level = level_at("lognormal", stratified(len(x_0), x_0.device))  # (B,)
-        x = x_0 + DEVIATION * level.view(-1, 1, 1, 1) * torch.randn_like(x_0)
-        off = (self.denoise(x, DEVIATION * level, species) - x_0) / DEVIATION
-        error = off.square().flatten(1).mean(dim=1) * (1 + 1 / level**2)
-        return {"level": level, "error": error}
-
-    def summary(self, details):
-        """Details of many images -> mean error in each bucket of noise levels."""
-        return bucket_means(details["level"], details["error"])
+    coefficients: Callable  # s -> (c_skip, c_out)
+    target: Callable  # (x_0, noise, s) -> the quantity itself
 
 
-def objective_loss_fn(model, x_0, level, species=None, noise=None):
-    """Mean squared error of the network's answer, by its objective -> scalar.
-
-    x_0: (B, C, H, W) in [-1, 1]; level: (B,), above 0; noise: as x_0, drawn from
-    N(0, 1) where it is not given.
-    """
-    noise = torch.randn_like(x_0) if noise is None else noise
-    level = level.view(-1, 1, 1, 1)
-    answer = model.answer(x_0 + level * noise, level.flatten(), species)
-    wanted = target(model.objective, x_0 / DEVIATION, noise, level / DEVIATION)
-    return F.mse_loss(answer, wanted)
-
-
-def training_loss(settings):
-    """Return the loss(model, images (B, C, H, W) in [0, 1], species (B,)) -> scalar.
-
-    Levels are drawn by the settings' density, one in each of B equal parts of it. In
-    training some photos' species are not told (Ho & Salimans 2022, arXiv:2207.12598).
-    """
-
-    def loss(model, images, species):
-        level = DEVIATION * level_at(
-            settings.density,
-            stratified(len(images), images.device),
-            model.levels / DEVIATION,
-            settings.level_mean,
-            settings.level_deviation,
-        )
-        species = species.to(images.device)
-        if model.training:
-            chance = torch.rand(len(species), device=images.device)
-            untold = chance < settings.label_dropout
-            species = species.masked_fill(untold, model.network.unnamed)
-        return objective_loss_fn(model, 2 * images - 1, level, species)
-
-    return loss
+OBJECTIVES = {
+    # The noise n (Ho et al. 2020, arXiv:2006.11239, equation 12).
+    "eps": Objective(
+        lambda s: (torch.ones_like(s), -s),
+        lambda x_0, noise, s: noise,
+    ),
+    # The image x_0 itself.
+    "x0": Objective(
+        lambda s: (torch.zeros_like(s), torch.ones_like(s)),
+        lambda x_0, noise, s: x_0,
+    ),
+    # The velocity on the circle from image to noise (Salimans & Ho 2022,
+    # arXiv:2202.00512, appendix D); up to its sign the output of EDM's network.
+    "v": Objective(
+        lambda s: (1 / (1 + s**2), -s / (1 + s**2).sqrt()),
+        lambda x_0, noise, s: (noise - s * x_0) / (1 + s**2).sqrt(),
+    ),
+    # The velocity on the straight line from image to noise (Liu et al. 2022,
+    # arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747).
+    "flow": Objective(
+        lambda s: (1 / (1 + s), -s / (1 + s)),
+        lambda x_0, noise, s: noise - x_0,
+    ),
+}
 
 
-OBJECTIVES = ("flow", "v", "eps", "x0")
-DENSITIES = ("lognormal", "cosine", "kit")
-EDGE = 1e-4  # share at either end of a density that is never drawn
-BUCKETS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)  # bounds of noise levels
+class Preconditioning(NamedTuple):
+    """Scalings of the network's input and output at noise levels (B,)."""
+
+    c_skip: torch.Tensor  # (B, 1, 1, 1), of x in the estimate of x_0
+    c_out: torch.Tensor  # (B, 1, 1, 1), of the network's output in the estimate
+    x_std: torch.Tensor  # (B, 1, 1, 1), deviation of x; c_in of EDM is 1 / x_std
+    c_noise: torch.Tensor  # (B,), sigma / SIGMA_DATA; the network takes its logarithm
 
 
-def coefficients(objective, sigma):
-    """Return (skip, scale) of x_0 = skip * x + scale * F; sigma: any shape, above 0.
-
-    eps: F = n, the noise (Ho et al. 2020, equation 12).
-    x0: F = x_0 itself.
-    v: F = (n - sigma * x_0) / sqrt(1 + sigma^2), the velocity on the circle from image
-        to noise (Salimans & Ho 2022, arXiv:2202.00512, appendix D); up to its sign what
-        EDM's network answers (Karras et al. 2022, arXiv:2206.00364).
-    flow: F = n - x_0, the velocity on the straight line from image to noise (Liu et al.
-        2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747).
+def preconditioning(objective, sigma):
+    """Return the Preconditioning of an objective at noise levels sigma (B,), above 0.
 
     Raises:
         ValueError: if there is no such objective.
     """
-    if objective == "eps":
-        return torch.ones_like(sigma), -sigma
-    if objective == "x0":
-        return torch.zeros_like(sigma), torch.ones_like(sigma)
-    if objective == "v":
-        return 1 / (1 + sigma**2), -sigma / (1 + sigma**2).sqrt()
-    if objective == "flow":
-        return 1 / (1 + sigma), -sigma / (1 + sigma)
-    raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    s = sigma / SIGMA_DATA
+    c_skip, c_out = objective_named(objective).coefficients(s.view(-1, 1, 1, 1))
+    x_std = (SIGMA_DATA**2 + sigma**2).sqrt().view(-1, 1, 1, 1)
+    return Preconditioning(c_skip, SIGMA_DATA * c_out, x_std, s)
 
 
-def target(objective, x_0, noise, sigma):
-    """Return what the network should answer to x_0 + sigma * noise.
+def training_target(objective, x_0, noise, sigma):
+    """Return the network's target for x_0 + sigma * noise: (B, C, H, W).
+
+    x_0, noise: (B, C, H, W); sigma: (B,).
 
     Raises:
         ValueError: if there is no such objective.
     """
-    if objective == "eps":
-        return noise
-    if objective == "x0":
-        return x_0
-    if objective == "v":
-        return (noise - sigma * x_0) / (1 + sigma**2).sqrt()
-    if objective == "flow":
-        return noise - x_0
-    raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    s = sigma.view(-1, 1, 1, 1) / SIGMA_DATA
+    return objective_named(objective).target(x_0 / SIGMA_DATA, noise, s)
 
 
-def stratified(count, device=None):
-    """Return `count` numbers from 0 to 1, one in each of as many equal parts."""
-    places = torch.arange(count, device=device) + torch.rand(count, device=device)
-    return places / count
+def objective_named(name):
+    """Return the Objective of this name, or raise a ValueError."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {tuple(OBJECTIVES)}, got {name!r}")
+    return OBJECTIVES[name]
 
 
-def level_at(density, share, kit_levels=None, mean=0.0, deviation=1.0):
-    """Return the noise level below which a density has this share: (B,) -> (B,).
+# Noise levels of training --------------------------------------------------------
 
-    lognormal: ln sigma ~ N(mean, deviation^2); a logit-normal time of flow matching is
-        the same (Esser et al. 2024, arXiv:2403.03206).
-    cosine: sigma = tan(pi / 2 * share) (Nichol & Dhariwal 2021, arXiv:2102.09672).
-    kit: the starter kit's schedule at uniform steps; kit_levels: (T,), rising.
+DENSITIES = {  # name -> (u in (0, 1), schedule, mean, std) -> quantile of s
+    # ln s ~ N(mean, std^2); a logit-normal time of flow matching is the same (Esser et
+    # al. 2024, arXiv:2403.03206).
+    "lognormal": lambda u, schedule, mean, std: torch.exp(
+        mean + std * torch.special.ndtri(u)
+    ),
+    # Nichol & Dhariwal 2021, arXiv:2102.09672.
+    "cosine": lambda u, *_: torch.tan(math.pi / 2 * u),
+    # The starter kit's schedule (T,), rising, at uniform steps.
+    "kit": lambda u, schedule, *_: schedule[(u * len(schedule)).long()],
+}
+
+
+def sigma_quantile(density, u, schedule, p_mean=0.0, p_std=1.0):
+    """Return the noise levels below which the density has probability u: (B,) -> (B,).
+
+    In units of SIGMA_DATA. schedule: (T,), the model's own levels, in the same units.
 
     Raises:
         ValueError: if there is no such density.
     """
-    share = share.clamp(EDGE, 1 - EDGE)
-    if density == "lognormal":
-        return torch.exp(mean + deviation * torch.special.ndtri(share))
-    if density == "cosine":
-        return torch.tan(math.pi / 2 * share)
-    if density == "kit":
-        return kit_levels[(share * len(kit_levels)).long()]
-    raise ValueError(f"density must be one of {DENSITIES}, got {density!r}")
+    if density not in DENSITIES:
+        raise ValueError(f"density must be one of {tuple(DENSITIES)}, got {density!r}")
+    return DENSITIES[density](u.clamp(TAIL, 1 - TAIL), schedule, p_mean, p_std)
 
 
-def bucket_means(levels, errors):
-    """Mean of errors (N,) in each bucket of levels (N,) -> name -> float, or None."""
+def stratified_uniform(count, device=None):
+    """Return (count,) random numbers in [0, 1), one in each of `count` equal parts."""
+    strata = torch.arange(count, device=device) + torch.rand(count, device=device)
+    return strata / count
+
+
+def draw_sigma(density, count, schedule, p_mean, p_std):
+    """Draw stratified noise levels (count,) from a density.
+
+    schedule: (T,), the model's own noise levels.
+    """
+    u = stratified_uniform(count, schedule.device)
+    return SIGMA_DATA * sigma_quantile(density, u, schedule / SIGMA_DATA, p_mean, p_std)
+
+
+# The model ---------------------------------------------------------------------
+
+
+class Denoiser(nn.Module):
+    """Estimates the image in a noised one, for a class or for any.
+
+    objective: one of OBJECTIVES; bfloat16: see utils.diffusion.unet.UNet, as for
+    `network`, its other arguments. Labels (B,) count from 0; without them the null
+    label is used.
+
+    Raises:
+        ValueError: if there is no such objective.
+    """
+
+    def __init__(self, img_channels=3, objective="flow", bfloat16=None, **network):
+        super().__init__()
+        objective_named(objective)
+        self.objective = objective
+        self.network = UNet(img_channels, bfloat16=bfloat16, **network)
+
+    def inner_weights(self):
+        """Yield the weights between features, which Muon orthogonalizes."""
+        return self.network.inner_weights()
+
+    def model_output(self, x, sigma, labels=None):
+        """Return the raw network output F(x, sigma, labels): (B, C, H, W).
+
+        x: (B, C, H, W); sigma: (B,), above 0; labels: (B,) or None.
+        """
+        if labels is None:
+            null_label = self.network.null_label
+            labels = torch.full((len(x),), null_label, device=x.device)
+        scalings = preconditioning(self.objective, sigma)
+        return self.network(x / scalings.x_std, scalings.c_noise, labels)
+
+    def denoise(self, x, sigma, labels=None):
+        """Estimate x_0 (B, C, H, W) from x = x_0 + sigma * noise; sigma: (B,)."""
+        c_skip, c_out, *_ = preconditioning(self.objective, sigma)
+        return c_skip * x + c_out * self.model_output(x, sigma, labels)
+
+    def predict(self, objective, x, sigma, labels=None):
+        """Return what a network of another objective would output: (B, C, H, W)."""
+        if objective == self.objective:
+            return self.model_output(x, sigma, labels)
+        c_skip, c_out, *_ = preconditioning(objective, sigma)
+        return (self.denoise(x, sigma, labels) - c_skip * x) / c_out
+
+    def validation_details(self, images, labels):
+        """Return what `summarize_details` needs of images (B, 3, H, W) in [0, 1].
+
+        Names -> (B,): a noise level, in units of SIGMA_DATA, and the mean squared error
+        of the estimate at it, weighted as by the objective v, so that objectives can be
+        compared.
+        """
+        x_0, labels = 2 * images - 1, labels.to(images.device)
+        u = stratified_uniform(len(x_0), x_0.device)
+        s = sigma_quantile("lognormal", u, None)  # (B,)
+        x = x_0 + SIGMA_DATA * s.view(-1, 1, 1, 1) * torch.randn_like(x_0)
+        error = (self.denoise(x, SIGMA_DATA * s, labels) - x_0) / SIGMA_DATA
+        error = error.square().flatten(1).mean(dim=1) * (1 + 1 / s**2)
+        return {"sigma": s, "error": error}
+
+    def summarize_details(self, details):
+        """Details of many images -> mean error in each bucket of noise levels."""
+        return bucket_means(details["sigma"], details["error"])
+
+
+def bucket_means(sigma, errors):
+    """Return the mean of errors (N,) in each bucket of sigma (N,): name -> float."""
     means = {}
     for low, high in zip(BUCKETS[:-1], BUCKETS[1:], strict=True):
-        inside = errors[(levels > low) & (levels <= high)]
+        inside = errors[(sigma > low) & (sigma <= high)]
         name = f"error_above_{low:g}" if math.isinf(high) else f"error_to_{high:g}"
         means[name] = inside.mean().item() if len(inside) else None
     return means

@@ -1,63 +1,67 @@
-"""Images that a trained denoiser changes: parts filled in, drawn anew, mixed.
+"""Editing images with a trained denoiser: inpainting, SDEdit, interpolated noise.
 
-Images are (B, C, H, W) in [0, 1]; model, how and species are those of utils.sampling.
+Images are (B, C, H, W) in [0, 1]; model, config and labels are those of
+utils.diffusion.sampling.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 
-from utils.diffusion.samplers import ddpm, pairs
-from utils.diffusion.sampling import Guided, levels_for, states_from
-from utils.latents import spherical
+from utils.diffusion.samplers import ddim
+from utils.diffusion.sampling import CFGDenoiser, sigmas_for, states_from
+from utils.latents import slerp
 
-ROUNDS = 4  # in which each step of a filling is repeated
+RESAMPLINGS = 4  # repetitions of each step of inpainting
 
 
-def filled(model, images, known, how, species=None, rounds=ROUNDS):
-    """Keep what is known of images, and draw the rest so that it fits.
+def inpaint(model, images, known, config, labels=None, resamplings=RESAMPLINGS):
+    """Keep the known pixels of images, and generate the others.
 
     known: bool, (B, 1, H, W) or (1, 1, H, W). RePaint (Lugmayr et al. 2022,
-    arXiv:2201.09865): the ancestral chain over the levels of `how`, whose estimates are
-    overruled where the truth is known, so that the noise there is the forward process's
-    own. Each step is taken `rounds` times, its noise put back between them, which lets
-    the new part agree with the known one.
+    arXiv:2201.09865): an ancestral sampler over the sigmas of `config`, whose clipped
+    estimates are replaced by the images where they are known. Each step is taken
+    `resamplings` times, and its noise added again in between, so that the generated
+    part fits the known one.
     """
-    truth = 2 * images - 1
-    guided = Guided(model, how._replace(sampler="ddpm"), species)
+    x_0 = 2 * images - 1
+    guided = CFGDenoiser(model, config, labels)
 
-    def denoise(x, level):
-        return torch.where(known, truth, guided(x, level))
+    def denoise(x, sigma):
+        return torch.where(known, x_0, guided(x, sigma).clamp(-1, 1))
 
-    levels = levels_for(model, how)
-    x = torch.where(known, truth, 0) + levels[0] * torch.randn_like(images)
-    for now, after in pairs(levels):
-        for again in range(rounds if after else 1):
-            if again:
-                x = x + math.sqrt(now**2 - after**2) * torch.randn_like(x)
-            *_, x = ddpm(denoise, x, [now, after])
+    sigmas = sigmas_for(model, config)
+    x = torch.where(known, x_0, 0) + sigmas[0] * torch.randn_like(images)
+    for sigma, sigma_next in pairwise(sigmas):
+        for repetition in range(resamplings if sigma_next else 1):
+            if repetition:  # back from sigma_next to sigma
+                added = math.sqrt(sigma**2 - sigma_next**2)
+                x = x + added * torch.randn_like(x)
+            *_, x = ddim(denoise, x, [sigma, sigma_next], eta=1.0)
     return torch.where(known, images, ((x + 1) / 2).clamp(0, 1))
 
 
-def redrawn(model, images, strength, noise, how, species=None):
-    """Noise images and denoise them: SDEdit (Meng et al. 2022, arXiv:2108.01073).
+def sdedit(model, images, strength, noise, config, labels=None):
+    """Add noise to images and denoise them: SDEdit (Meng et al. 2022).
 
-    strength is the share of noise where the sampler sets in, at (1 - strength) * image
-    + strength * noise: 0 returns the images, 1 is sampling, whatever they show.
+    arXiv:2108.01073. Sampling starts at (1 - strength) * image + strength * noise:
+    strength 0 returns the images, and 1 is sampling from noise.
     """
-    levels = levels_for(model, how)
-    start = min(strength / (1 - strength), levels[0]) if strength < 1 else levels[0]
-    kept = 2 * images - 1 if strength < 1 else torch.zeros_like(images)
-    levels = [start, *(level for level in levels if level < start)]
-    denoiser = Guided(model, how, species)
-    *_, x = states_from(kept + start * noise, denoiser, levels, how)
+    sigmas = sigmas_for(model, config)
+    x_0, start = torch.zeros_like(images), sigmas[0]
+    if strength < 1:
+        x_0, start = 2 * images - 1, min(strength / (1 - strength), sigmas[0])
+    sigmas = [start, *(sigma for sigma in sigmas if sigma < start)]
+    denoiser = CFGDenoiser(model, config, labels)
+    *_, x = states_from(x_0 + start * noise, denoiser, sigmas, config)
     return ((x + 1) / 2).clamp(0, 1)
 
 
-def arcs(starts, ends, steps):
-    """Noises (N, C, H, W) -> the arcs from one to the other (N, steps, C, H, W)."""
-    ways = [
-        spherical(start.flatten(), end.flatten(), steps).unflatten(1, start.shape)
+def noise_slerp(starts, ends, steps):
+    """Interpolate noise (N, C, H, W) spherically -> (N, steps, C, H, W)."""
+    paths = [
+        slerp(start.flatten(), end.flatten(), steps).unflatten(1, start.shape)
         for start, end in zip(starts, ends, strict=True)
     ]
-    return torch.stack(ways)
+    return torch.stack(paths)

@@ -1,147 +1,161 @@
-"""Reflow: a model learns the straight lines from its own noise to its own images.
+"""Rectified flow: straight trajectories between a model's own noise and images.
 
-Liu et al. 2022, arXiv:2209.03003, section 2. The probability-flow equation leads each
-noise to one image. A model that is trained on the straight lines between the two flows
-nearly straight, and few of Euler's steps follow it.
+Liu et al. 2022, arXiv:2209.03003, section 2. The probability-flow ODE maps each noise
+to one image. A model that is trained on the straight lines between the two has nearly
+straight trajectories, which few Euler steps can follow.
 
-A line is x = image + level * noise. It begins at x = HIGHEST * (what was drawn), where
-samplers begin, so that its `noise` is the drawn one less image / HIGHEST.
+A line is x = image + sigma * noise. It starts at x = SIGMA_MAX * (the drawn noise),
+where samplers start, so its `noise` is the drawn one minus image / SIGMA_MAX.
 """
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from utils.cli.progress import progress
-from utils.diffusion.denoiser import objective_loss_fn, stratified
-from utils.diffusion.samplers import dpm_solver_3m
+from utils.diffusion.denoiser import stratified_uniform, training_target
+from utils.diffusion.samplers import SAMPLERS, dpm_solver_3m
 from utils.diffusion.sampling import (
-    BATCH,
-    HIGHEST,
-    LOWEST,
-    drawn_species,
-    sampled_states,
+    BATCH_SIZE,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    draw_labels,
+    sample_states,
 )
 
-VALIDATION = 0.1  # share of the pairs
-UNTOLD = 0.1  # share of the pairs whose species is not named
+VALIDATION = 0.1  # proportion of the couplings
+LABEL_DROPOUT = 0.1  # proportion of the couplings with the null label
+TRAJECTORY_STEPS = 64  # evaluations along a trajectory, at even times
+TRAJECTORY_SIGMA_MIN = 0.01  # where trajectories end; lower than for samples
+
+# Couplings of noise and image --------------------------------------------------------
 
 
-def species_to_learn(shares, unnamed, count):
-    """Draw the species (count,) int64 of pairs, some of which are of none named.
+def draw_coupling_labels(proportions, null_label, count):
+    """Draw labels (count,) int64, some of which are the null label.
 
-    shares: of each species among the photos, or None; unnamed: the number of none. An
-    image of none has a way of its own, so that it is drawn as such, too.
+    proportions: of each class among the photos, or None. The model maps the same noise
+    and the null label to another image, so labels are dropped before sampling.
     """
-    if not shares:
-        return torch.full((count,), unnamed)
-    untold = torch.rand(count) < UNTOLD
-    return drawn_species(shares, count).masked_fill(untold, unnamed)
+    if not proportions:
+        return torch.full((count,), null_label)
+    dropped = torch.rand(count) < LABEL_DROPOUT
+    return draw_labels(proportions, count).masked_fill(dropped, null_label)
 
 
-def drawn_pairs(model, how, species, size):
-    """Draw noise, and where the probability-flow equation leads it -> (N, 2, 3, S, S).
+def draw_couplings(model, config, labels, size):
+    """Draw noise and the image that the ODE maps it to -> (N, 2, 3, size, size).
 
-    First the noise of the line, then the image, about [-1, 1], unclipped, on the CPU.
-    how: a Sampling; species: (N,) int64; size: S.
+    [:, 0] is the noise of the line, [:, 1] the image, about [-1, 1], not clipped; on
+    the CPU. labels: (N,) int64.
 
     Raises:
-        ValueError: if the sampler adds noise, and so leads nowhere in particular.
+        ValueError: if the sampler adds noise, and so follows no ODE.
     """
-    if how.sampler == "ddpm" or how.eta:
-        raise ValueError(f"pairs need a sampler that adds no noise, not {how.sampler}")
+    if SAMPLERS[config.sampler].adds_noise or config.eta:
+        raise ValueError(
+            f"couplings need a sampler that adds no noise, got {config.sampler}"
+        )
     device = next(model.parameters()).device
-    pairs = torch.empty(len(species), 2, 3, size, size)
-    for start in progress(range(0, len(species), BATCH), "pairs"):
-        lines = pairs[start : start + BATCH]
-        some = species[start : start + BATCH].to(device)
-        noise = torch.randn(len(lines), 3, size, size, device=device)
-        for state in sampled_states(model, noise, how, some):
+    couplings = torch.empty(len(labels), 2, 3, size, size)
+    for start in progress(range(0, len(labels), BATCH_SIZE), "couplings"):
+        batch = couplings[start : start + BATCH_SIZE]
+        batch_labels = labels[start : start + BATCH_SIZE].to(device)
+        noise = torch.randn(len(batch), 3, size, size, device=device)
+        for state in sample_states(model, noise, config, batch_labels):
             image = state
-        lines[:, 0], lines[:, 1] = noise - image / HIGHEST, image
-    return pairs
+        batch[:, 0], batch[:, 1] = noise - image / SIGMA_MAX, image
+    return couplings
 
 
-def straight_loss(model, pairs, species):
-    """Mean squared error of the network's answers along lines -> scalar.
+def rectified_flow_loss(model, couplings, labels):
+    """Return the mean squared error of the network's output along lines: a scalar.
 
-    pairs: (B, 2, 3, H, W), of `drawn_pairs`; species: (B,). Times level / (1 + level)
-    are uniform, one in each of B equal parts.
+    couplings: (B, 2, 3, H, W), of `draw_couplings`; labels: (B,). Times t = sigma / (1
+    + sigma) are uniform, one in each of B equal parts.
     """
-    noise, image = pairs.unbind(dim=1)
-    first, last = (level / (1 + level) for level in (LOWEST, HIGHEST))
-    time = first + (last - first) * stratified(len(image), image.device)
-    level, species = time / (1 - time), species.to(image.device)
-    return objective_loss_fn(model, image, level, species, noise)
+    noise, image = couplings.unbind(dim=1)  # each (B, 3, H, W)
+    first, last = (sigma / (1 + sigma) for sigma in (SIGMA_MIN, SIGMA_MAX))
+    time = first + (last - first) * stratified_uniform(len(image), image.device)
+    sigma, labels = time / (1 - time), labels.to(image.device)
+    x = image + sigma.view(-1, 1, 1, 1) * noise
+    output = model.model_output(x, sigma, labels)
+    return F.mse_loss(output, training_target(model.objective, image, noise, sigma))
 
 
-def pair_loaders(pairs, species, batch_size, seed):
-    """Return (training, validation) loaders of batches (pairs, species).
+def coupling_loaders(couplings, labels, batch_size, seed):
+    """Return (training, validation) loaders of batches (couplings, labels).
 
-    The last of the pairs validate; `seed` shuffles the others.
+    The last couplings are the validation set; `seed` shuffles the others.
     """
-    cut = len(pairs) - max(1, round(VALIDATION * len(pairs)))
-    training = TensorDataset(pairs[:cut], species[:cut])
-    validation = TensorDataset(pairs[cut:], species[cut:])
+    cut = len(couplings) - max(1, round(VALIDATION * len(couplings)))
+    training = TensorDataset(couplings[:cut], labels[:cut])
+    validation = TensorDataset(couplings[cut:], labels[cut:])
     generator = torch.Generator().manual_seed(seed)
     shuffled = RandomSampler(training, generator=generator)
     return tuple(
-        DataLoader(side, None, sampler=BatchSampler(order, batch_size, False))
-        for side, order in ((training, shuffled), (validation, range(len(validation))))
+        DataLoader(dataset, None, sampler=BatchSampler(order, batch_size, False))
+        for dataset, order in (
+            (training, shuffled),
+            (validation, range(len(validation))),
+        )
     )
 
 
-STEPS = 64  # evaluations of a way, at even times
-FINEST = 0.01  # noise level to which ways are followed, finer than for samples
+# Straightness of trajectories --------------------------------------------------------
 
 
-class Ways(NamedTuple):
-    """Ways of B images at T times, which fall from 1 to 0."""
+class Trajectories(NamedTuple):
+    """Trajectories of B images at T times, in the coordinates of flow matching.
 
-    times: torch.Tensor  # (T,)
-    points: torch.Tensor  # (T, B, C, H, W)
-    velocities: torch.Tensor  # (T, B, C, H, W)
-
-
-def ways(denoise, noise, steps=STEPS):
-    """Follow the equation from noise (B, C, H, W) -> Ways with T = steps + 2.
-
-    denoise(x, level: float) estimates the image in x. Beyond the highest level and the
-    lowest the ways go straight on.
+    z = x / (1 + sigma), t = sigma / (1 + sigma): noise z_1 at t = 1, image z_0 at 0.
     """
-    ends = [level / (1 + level) for level in (HIGHEST, FINEST)]
+
+    times: torch.Tensor  # (T,), falling from 1 to 0
+    points: torch.Tensor  # (T, B, C, H, W)
+    velocities: torch.Tensor  # (T, B, C, H, W), dz / dt = noise - image
+
+
+def trajectories(denoise, noise, steps=TRAJECTORY_STEPS):
+    """Solve the ODE from noise (B, C, H, W) -> Trajectories with T = steps + 2.
+
+    denoise(x, sigma: float) estimates the image in x. Beyond the highest and the lowest
+    sigma trajectories are continued as straight lines.
+    """
+    ends = [sigma / (1 + sigma) for sigma in (SIGMA_MAX, TRAJECTORY_SIGMA_MIN)]
     times = torch.linspace(*ends, steps, dtype=torch.float64)
-    levels = [*(times / (1 - times)).tolist(), 0.0]
+    sigmas = [*(times / (1 - times)).tolist(), 0.0]
     points, velocities = [], []
 
-    def watched(x, level):
-        image = denoise(x, level)
-        points.append(x / (1 + level))
-        velocities.append((x - image) / level - image)
-        return image
+    def recording_denoise(x, sigma):
+        denoised = denoise(x, sigma)
+        points.append(x / (1 + sigma))
+        velocities.append((x - denoised) / sigma - denoised)
+        return denoised
 
-    *_, images = dpm_solver_3m(watched, levels[0] * noise, levels)
+    *_, images = dpm_solver_3m(recording_denoise, sigmas[0] * noise, sigmas)
     first = points[0] + (1 - ends[0]) * velocities[0]
-    return Ways(
+    return Trajectories(
         torch.cat([torch.ones(1), times.float(), torch.zeros(1)]),
         torch.stack([first, *points, images]),
         torch.stack([velocities[0], *velocities, velocities[-1]]),
     )
 
 
-def bends(ways):
-    """Squared distance of the velocities from the chord z_1 - z_0, at each time: (T,).
+def deviation_from_straight(found):
+    """Return the squared distance of the velocity from z_1 - z_0 at each time: (T,).
 
-    A mean over images and pixel values.
+    found: Trajectories. A mean over images and pixel values.
     """
-    chord = ways.points[0] - ways.points[-1]
-    return (chord - ways.velocities).square().flatten(1).mean(dim=1)
+    chord = found.points[0] - found.points[-1]
+    return (chord - found.velocities).square().flatten(1).mean(dim=1)
 
 
-def straightness(ways):
-    """Integral of `bends` over time -> float, 0 for straight ways.
+def straightness(found):
+    """Return the integral of `deviation_from_straight` over time, 0 if all is straight.
 
-    Liu et al. 2022, arXiv:2209.03003, section 2.2, S(Z), per pixel value.
+    S(Z) of Liu et al. 2022, section 2.2, per pixel value.
     """
-    return -torch.trapezoid(bends(ways), ways.times).item()
+    return -torch.trapezoid(deviation_from_straight(found), found.times).item()

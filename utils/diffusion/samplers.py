@@ -1,20 +1,27 @@
-"""Samplers: each is a generator of states, from noise to images.
+"""Samplers: generators of states, from noise to images.
 
-A state x (B, C, H, W) is image + level * noise, and `denoise(x, level)` estimates the
-image. The levels fall and end in 0; a sampler yields the state at each of them, so that
-the last is the image. All but the ancestral chain follow the probability-flow equation
-of Song et al. 2021 (arXiv:2011.13456), dx / dlevel = (x - denoise(x, level)) / level.
+A state x (B, C, H, W) is image + sigma * noise, and `denoise(x, sigma)` estimates the
+image. The sigmas fall and end at 0; a sampler yields the state at each of them, so the
+last state is the image. All but the ancestral sampler follow the probability-flow ODE
+of Song et al. 2021 (arXiv:2011.13456), dx / dsigma = (x - denoise(x, sigma)) / sigma.
+
+SAMPLERS holds every sampler with its properties; no other module asks for a name.
 """
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
-RHO = 7.0  # how much closer levels stand near 0 (Karras et al. 2022, equation 5)
+RHO = 7.0  # larger values put more of the sigmas near 0
+
+# Noise levels of the steps -------------------------------------------------------
 
 
-def noise_levels(steps, highest, lowest, rho=RHO):
-    """Return steps + 1 falling levels, from `highest` by `lowest` to 0, as floats.
+def karras_sigmas(steps, sigma_max, sigma_min, rho=RHO):
+    """Return steps + 1 falling sigmas, from sigma_max over sigma_min to 0, as floats.
 
     Karras et al. 2022, arXiv:2206.00364, equation 5.
 
@@ -23,78 +30,94 @@ def noise_levels(steps, highest, lowest, rho=RHO):
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if not 0 < lowest < highest:
-        raise ValueError(f"levels must fall to above 0, got {highest} to {lowest}")
-    places = torch.linspace(0, 1, steps, dtype=torch.float64)
-    start, end = highest ** (1 / rho), lowest ** (1 / rho)
-    return [*((start + places * (end - start)) ** rho).tolist(), 0.0]
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"sigmas must fall to above 0, got {sigma_max} to {sigma_min}")
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [*((start + ramp * (end - start)) ** rho).tolist(), 0.0]
 
 
-def even_levels(steps, highest):
-    """Return steps + 1 falling levels, from `highest` to 0, as floats.
+def flow_sigmas(steps, sigma_max, sigma_min=None):
+    """Return steps + 1 falling sigmas, from sigma_max to 0, as floats.
 
-    Evenly spaced in time = level / (1 + level) of the straight line from image to noise
-    (Liu et al. 2022, arXiv:2209.03003), where the state is scaled by 1 / (1 + level).
+    Evenly spaced in t = sigma / (1 + sigma), the time of the straight line from image
+    to noise (Liu et al. 2022, arXiv:2209.03003); sigma_min is not used.
 
     Raises:
-        ValueError: if there is no step, or nothing to fall from.
+        ValueError: if there is no step, or sigma_max is not above 0.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    if highest <= 0:
-        raise ValueError(f"levels must fall, got {highest} to 0")
-    last = highest / (1 + highest)
+    if sigma_max <= 0:
+        raise ValueError(f"sigmas must fall, got {sigma_max} to 0")
+    last = sigma_max / (1 + sigma_max)
     times = [last * (steps - step) / steps for step in range(1, steps)]
-    return [float(highest), *(time / (1 - time) for time in times), 0.0]
+    return [float(sigma_max), *(time / (1 - time) for time in times), 0.0]
 
 
-def pairs(levels):
-    """Return (level, next level) of each step."""
-    return zip(levels[:-1], levels[1:], strict=True)
+def schedule_sigmas(steps, schedule):
+    """Return steps + 1 falling sigmas of a model's own schedule (T,), 0 at the end.
+
+    Evenly spaced steps of the schedule.
+
+    Raises:
+        ValueError: if the schedule has fewer steps.
+    """
+    if not 1 <= steps <= len(schedule):
+        raise ValueError(f"steps must be 1 to {len(schedule)}, got {steps}")
+    indices = torch.linspace(0, len(schedule) - 1, steps + 1)[1:].round().long()
+    if steps == len(schedule):
+        indices = torch.arange(steps)
+    return [*schedule[indices].flip(0).tolist(), 0.0]
 
 
-def ddim(denoise, x, levels, eta=0.0):
-    """DDIM (Song et al. 2020, arXiv:2010.02502, equation 12): 1 evaluation a step.
+# Samplers ------------------------------------------------------------------------
 
-    eta is the share of the ancestral chain's noise: with 0 none is added.
+
+def ddim(denoise, x, sigmas, eta=0.0):
+    """DDIM (Song et al. 2020, arXiv:2010.02502, equation 12).
+
+    eta: the added noise, as a proportion of the ancestral sampler's; 0 adds none.
     """
     yield x
-    for now, after in pairs(levels):
-        image = denoise(x, now)
-        fresh = eta * after / now * math.sqrt(now**2 - after**2)
-        kept = math.sqrt(after**2 - fresh**2)
-        x = image + kept / now * (x - image)
-        if fresh:
-            x = x + fresh * torch.randn_like(x)
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = denoise(x, sigma)
+        # Fresh noise replaces a part of the old.
+        added = eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
+        kept = math.sqrt(sigma_next**2 - added**2)
+        x = denoised + kept / sigma * (x - denoised)
+        if added:
+            x = x + added * torch.randn_like(x)
         yield x
 
 
-def ddpm(denoise, x, levels):
-    """The ancestral chain (Ho et al. 2020, equation 7): 1 evaluation a step.
+def ddpm(denoise, x, sigmas):
+    """The ancestral sampler (Ho et al. 2020, equation 7).
 
-    On the starter kit's 300 levels it is Algorithm 2.
+    Over the starter kit's 300 sigmas it is Algorithm 2.
     """
-    yield from ddim(denoise, x, levels, eta=1.0)
+    yield from ddim(denoise, x, sigmas, eta=1.0)
 
 
-def euler(denoise, x, levels):
-    """Euler's steps: 1 evaluation a step."""
-    yield from adams_bashforth(denoise, x, levels, order=1)
+def euler(denoise, x, sigmas):
+    """Euler's method."""
+    yield from adams_bashforth(denoise, x, sigmas, order=1)
 
 
-def heun(denoise, x, levels):
-    """Heun's second-order steps (Karras et al. 2022, algorithm 1, deterministic).
+def heun(denoise, x, sigmas):
+    """Heun's second-order method (Karras et al. 2022, algorithm 1, deterministic).
 
-    2 evaluations a step, 1 in the last.
+    Two evaluations per step, one in the last.
     """
     yield x
-    for now, after in pairs(levels):
-        slope = (x - denoise(x, now)) / now
-        ahead = x + (after - now) * slope
-        if after:
-            slope = (slope + (ahead - denoise(ahead, after)) / after) / 2
-            ahead = x + (after - now) * slope
-        x = ahead
+    for sigma, sigma_next in pairwise(sigmas):
+        slope = (x - denoise(x, sigma)) / sigma
+        x_next = x + (sigma_next - sigma) * slope
+        if sigma_next:
+            slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
+            slope = (slope + slope_next) / 2
+            x_next = x + (sigma_next - sigma) * slope
+        x = x_next
         yield x
 
 
@@ -106,80 +129,102 @@ ADAMS_BASHFORTH = (  # weights of the latest slopes, newest first
 )
 
 
-def adams_bashforth(denoise, x, levels, order=4):
-    """iPNDM (Zhang & Chen 2022, arXiv:2204.13902): 1 evaluation a step.
+def adams_bashforth(denoise, x, sigmas, order=4):
+    """iPNDM (Zhang & Chen 2022, arXiv:2204.13902).
 
-    The weights are those of equal steps; the order rises from 1 as slopes are known.
+    The weights are those of equal steps; the order rises from 1 with the known slopes.
     """
     slopes = []
     yield x
-    for now, after in pairs(levels):
-        slopes = [(x - denoise(x, now)) / now, *slopes][:order]
+    for sigma, sigma_next in pairwise(sigmas):
+        slopes = [(x - denoise(x, sigma)) / sigma, *slopes][:order]
         weights = ADAMS_BASHFORTH[len(slopes) - 1]
         slope = sum(w * s for w, s in zip(weights, slopes, strict=True))
-        x = x + (after - now) * slope
+        x = x + (sigma_next - sigma) * slope
         yield x
 
 
-def dpm_solver(denoise, x, levels, order):
+def dpm_solver(denoise, x, sigmas, order):
     """DPM-Solver++ multistep (Lu et al. 2022, arXiv:2211.01095, section 4).
 
-    Exact for an estimate that is a polynomial in -ln(level) through the latest ones;
-    1 evaluation a step. The last step, to level 0, takes the estimate itself.
+    Exact for an estimate that is a polynomial in -ln(sigma) through the latest ones.
+    The last step, to sigma 0, returns the estimate itself.
     """
-    known = []  # [(-ln level, estimate), ...], newest first
+    history = []  # [(-ln sigma, denoised), ...], newest first
     yield x
-    for now, after in pairs(levels):
-        known = [(-math.log(now), denoise(x, now)), *known][:order]
-        x = exponential_step(x, known, now, after) if after else known[0][1]
+    for sigma, sigma_next in pairwise(sigmas):
+        history = [(-math.log(sigma), denoise(x, sigma)), *history][:order]
+        if sigma_next:
+            x = exponential_step(x, history, sigma, sigma_next)
+        else:
+            x = history[0][1]
         yield x
 
 
-def exponential_step(x, known, now, after):
-    """Solve dx/dlambda = estimate(lambda) - x over a step, lambda = -ln(level).
+def exponential_step(x, history, sigma, sigma_next):
+    """Solve dx/dlambda = denoised(lambda) - x over a step, with lambda = -ln(sigma).
 
-    known: [(lambda, estimate)] of the latest evaluations, newest first.
+    history: [(lambda, denoised)] of the latest evaluations, newest first.
     """
-    (here, image), *before = known
-    step = math.log(now / after)
-    first = -math.expm1(-step)  # integral of exp(s - step) over 0 .. step
-    second = step - first  # of s * exp(s - step)
-    x = x * after / now + first * image
-    if before:
-        gap, slope = slope_between(known[0], before[0])
-        if len(before) > 1:
-            older_gap, older = slope_between(before[0], before[1])
-            bend = (slope - older) / (gap + older_gap)  # half the second derivative
-            third = step**2 - 2 * second  # of s^2 * exp(s - step)
-            slope = slope + bend * gap
-            x = x + third * bend
+    (_, denoised), *older = history
+    h = math.log(sigma / sigma_next)
+
+    # Integrals of exp(s - h), s * exp(s - h) and s^2 * exp(s - h) over 0 .. h.
+    first = -math.expm1(-h)
+    second = h - first
+
+    x = x * sigma_next / sigma + first * denoised
+    if older:
+        gap, slope = divided_difference(history[0], older[0])
+        if len(older) > 1:
+            older_gap, older_slope = divided_difference(older[0], older[1])
+            curvature = (slope - older_slope) / (gap + older_gap)  # half of it
+            third = h**2 - 2 * second
+            slope = slope + curvature * gap
+            x = x + third * curvature
         x = x + second * slope
     return x
 
 
-def slope_between(newer, older):
-    """Return (distance in lambda, divided difference) of two (lambda, estimate)."""
+def divided_difference(newer, older):
+    """Return (distance in lambda, divided difference) of two (lambda, denoised)."""
     gap = newer[0] - older[0]
     return gap, (newer[1] - older[1]) / gap
 
 
-def dpm_solver_2m(denoise, x, levels):
+def dpm_solver_2m(denoise, x, sigmas):
     """DPM-Solver++(2M): second order."""
-    yield from dpm_solver(denoise, x, levels, order=2)
+    yield from dpm_solver(denoise, x, sigmas, order=2)
 
 
-def dpm_solver_3m(denoise, x, levels):
+def dpm_solver_3m(denoise, x, sigmas):
     """DPM-Solver++(3M): third order."""
-    yield from dpm_solver(denoise, x, levels, order=3)
+    yield from dpm_solver(denoise, x, sigmas, order=3)
+
+
+# Properties ----------------------------------------------------------------------
+
+
+class Sampler(NamedTuple):
+    """A sampler and its properties."""
+
+    generate: Callable  # (denoise, x, sigmas, **options) -> states
+    sigmas: Callable = karras_sigmas  # (steps, sigma_max, sigma_min) -> falling sigmas
+    uses_schedule: bool = False  # sigmas are the model's own: schedule_sigmas
+    nfe: Callable = int  # steps -> network evaluations per image, without guidance
+    clip_denoised: bool = False  # estimates are clipped to [-1, 1]
+    adds_noise: bool = False  # at every step, also without options
+    options: tuple = ()  # fields of SamplerConfig that `generate` takes
 
 
 SAMPLERS = {
-    "ddpm": ddpm,
-    "ddim": ddim,
-    "euler": euler,
-    "flow": euler,  # on even_levels, the steps of a flow along straight lines
-    "heun": heun,
-    "dpm++2m": dpm_solver_2m,
-    "dpm++3m": dpm_solver_3m,
-    "ipndm": adams_bashforth,
+    # Clipped as in the code of Ho et al. 2020.
+    "ddpm": Sampler(ddpm, uses_schedule=True, clip_denoised=True, adds_noise=True),
+    "ddim": Sampler(ddim, options=("eta",)),
+    "euler": Sampler(euler),
+    "flow": Sampler(euler, sigmas=flow_sigmas),
+    "heun": Sampler(heun, nfe=lambda steps: 2 * steps - 1),
+    "dpm++2m": Sampler(dpm_solver_2m),
+    "dpm++3m": Sampler(dpm_solver_3m),
+    "ipndm": Sampler(adams_bashforth),
 }

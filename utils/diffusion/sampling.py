@@ -1,183 +1,186 @@
-"""Images from a trained denoiser: by any sampler, of any species, guided.
+"""Sampling from a trained denoiser: any sampler, any species, with guidance.
 
-A model has `denoise(x, level, species)`, the image in x = image + level * noise (B, C,
-H, W), with level and species (B,), and `levels`, those of its own schedule, rising.
+A model has `denoise(x, sigma, labels)`, which estimates the image in x = image + sigma
+* noise (B, C, H, W), with sigma and labels (B,), and `sigmas` (T,), the rising noise
+levels of its own schedule. How to sample is a utils.config.SamplerConfig.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import fields, replace
 
 import torch
 
 from utils.cli import UsageError
 from utils.cli.progress import progress
-from utils.diffusion.samplers import SAMPLERS, even_levels, noise_levels
+from utils.config import SamplerConfig
+from utils.diffusion.samplers import SAMPLERS, schedule_sigmas
 
-BATCH = 256  # images sampled at once
-HIGHEST, LOWEST = 80.0, 0.07  # noise levels of images in [-1, 1]
-
-
-class Sampling(NamedTuple):
-    """How to draw."""
-
-    sampler: str = "dpm++3m"  # one of utils.samplers.SAMPLERS
-    steps: int = 16  # of the sampler
-    guidance: float = 1.0  # 1 is plain conditional
-    above: float = 0.2  # noise level from which guidance acts
-    below: float = math.inf  # noise level to which guidance acts
-    eta: float = 0.0  # ddim's share of the ancestral chain's noise
+BATCH_SIZE = 256  # images per call of the network
+SIGMA_MAX = SamplerConfig.sigma_max  # standard deviation, for images in [-1, 1]
+SIGMA_MIN = 0.07  # the last sigma before 0
 
 
-class Guided:
-    """What a sampler calls: denoise(x, level) -> image; counts its evaluations.
+class CFGDenoiser:
+    """Classifier-free guidance; what a sampler calls: denoise(x, sigma) -> denoised.
 
-    Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): the estimate is
-    u + guidance * (c - u), c with the species and u without, where the level lies in
-    the interval (Kynkaanniemi et al. 2024, arXiv:2404.07724), and c elsewhere. For the
-    ancestral chain it is clipped to [-1, 1], as in the authors' code.
+    The estimate is u + guidance * (c - u), c with the labels and u with the null label
+    (Ho & Salimans 2022, arXiv:2207.12598), where sigma lies in the guidance interval
+    (Kynkaanniemi et al. 2024, arXiv:2404.07724), and c elsewhere. `nfe` counts the
+    evaluations of the network per image.
     """
 
-    def __init__(self, model, how, species=None):
-        self.model, self.how, self.species = model, how, species
-        self.evaluations = 0  # of the network, per image
+    def __init__(self, model, config, labels=None):
+        self.model, self.config, self.labels = model, config, labels
+        self.clip_denoised = SAMPLERS[config.sampler].clip_denoised
+        self.nfe = 0
 
     @torch.no_grad()
-    def __call__(self, x, level):
-        """x (B, C, H, W), level: a float -> (B, C, H, W)."""
-        image = self.estimate(x, level, self.species)
-        how = self.how
-        guided = self.species is not None and how.guidance != 1
-        if guided and how.above <= level <= how.below:
-            without = self.estimate(x, level, None)
-            image = without + how.guidance * (image - without)
-        return image.clamp(-1, 1) if how.sampler == "ddpm" else image
+    def __call__(self, x, sigma):
+        """x (B, C, H, W), sigma: a float -> (B, C, H, W)."""
+        denoised = self.evaluate(x, sigma, self.labels)
+        guidance, (low, high) = self.config.guidance, self.config.guidance_interval
+        if self.labels is not None and guidance != 1 and low <= sigma <= high:
+            uncond = self.evaluate(x, sigma, None)
+            denoised = uncond + guidance * (denoised - uncond)
+        return denoised.clamp(-1, 1) if self.clip_denoised else denoised
 
-    def estimate(self, x, level, species):
-        """One evaluation of the network."""
-        self.evaluations += 1
-        levels = torch.full((len(x),), level, device=x.device)
-        return self.model.denoise(x, levels, species)
+    def evaluate(self, x, sigma, labels):
+        """Evaluate the network once."""
+        self.nfe += 1
+        sigmas = torch.full((len(x),), sigma, device=x.device)
+        return self.model.denoise(x, sigmas, labels)
 
 
-def levels_for(model, how):
-    """Return the falling noise levels of a sampler's steps, 0 at the end.
+# States --------------------------------------------------------------------------
 
-    The ancestral chain takes them from the model's schedule, evenly; a flow's times are
-    even; all others follow Karras et al. 2022.
+
+def sigmas_for(model, config):
+    """Return the falling noise levels of a sampler's steps, 0 at the end, as floats.
 
     Raises:
-        ValueError: if the schedule has fewer steps.
+        ValueError: if the sampler uses the model's schedule and that has fewer steps.
     """
-    if how.sampler == "flow":
-        return even_levels(how.steps, HIGHEST)
-    if how.sampler != "ddpm":
-        return noise_levels(how.steps, HIGHEST, LOWEST)
-    if not 1 <= how.steps <= model.n_steps:
-        raise ValueError(f"ddpm takes 1 to {model.n_steps} steps, got {how.steps}")
-    places = torch.linspace(0, model.n_steps - 1, how.steps + 1)[1:].round().long()
-    if how.steps == model.n_steps:
-        places = torch.arange(model.n_steps)
-    return [*model.levels[places].flip(0).tolist(), 0.0]
+    sampler = SAMPLERS[config.sampler]
+    if sampler.uses_schedule:
+        return schedule_sigmas(config.steps, model.sigmas)
+    return sampler.sigmas(config.steps, config.sigma_max, SIGMA_MIN)
 
 
-def sampled_states(model, noise, how, species=None, denoiser=None):
+def sample_states(model, noise, config, labels=None, denoiser=None):
     """Yield the states from noise (B, C, H, W) ~ N(0, 1) to images, about [-1, 1].
 
-    Each is scaled to the variance that the starter kit's x_t has. A `denoiser` of one's
-    own counts evaluations, or changes the estimates.
+    Each is scaled to the variance of the starter kit's x_t, by 1 / sqrt(1 + sigma^2).
+    `denoiser`: by default a CFGDenoiser of the model.
     """
-    levels = levels_for(model, how)
-    denoiser = denoiser or Guided(model, how, species)
-    states = states_from(levels[0] * noise, denoiser, levels, how)
-    for level, x in zip(levels, states, strict=True):
-        yield x / math.sqrt(1 + level**2)
+    sigmas = sigmas_for(model, config)
+    denoiser = denoiser or CFGDenoiser(model, config, labels)
+    states = states_from(sigmas[0] * noise, denoiser, sigmas, config)
+    for sigma, x in zip(sigmas, states, strict=True):
+        yield x / math.sqrt(1 + sigma**2)
 
 
-def states_from(x, denoiser, levels, how):
-    """Yield the states from x, image + levels[0] * noise, at every falling level."""
-    options = {"eta": how.eta} if how.sampler == "ddim" else {}
-    yield from SAMPLERS[how.sampler](denoiser, x, levels, **options)
+def states_from(x, denoiser, sigmas, config):
+    """Yield the states from x = image + sigmas[0] * noise, at every sigma."""
+    sampler = SAMPLERS[config.sampler]
+    options = {name: getattr(config, name) for name in sampler.options}
+    yield from sampler.generate(denoiser, x, sigmas, **options)
 
 
-def sampled(model, noise, how, species=None):
-    """Return (images (B, C, H, W) in [0, 1], evaluations of the network per image)."""
-    guided = Guided(model, how, species)
-    for state in sampled_states(model, noise, how, species, guided):
+def sample(model, noise, config, labels=None):
+    """Return (images (B, C, H, W) in [0, 1], network evaluations per image).
+
+    noise: (B, C, H, W) ~ N(0, 1); labels: (B,) int64, or None for any class.
+    """
+    denoiser = CFGDenoiser(model, config, labels)
+    for state in sample_states(model, noise, config, labels, denoiser):
         x = state
-    return ((x + 1) / 2).clamp(0, 1), guided.evaluations
+    return ((x + 1) / 2).clamp(0, 1), denoiser.nfe
 
 
-def sampled_batches(model, how, species, count, size):
+def sample_batches(model, config, labels, count, size):
     """Yield `count` images in batches (B, 3, size, size) in [0, 1].
 
-    species: (count,), or None.
+    labels: (count,), or None.
     """
-    for start in progress(range(0, count, BATCH), "batches"):
-        some = None if species is None else species[start : start + BATCH]
-        noise = torch.randn(min(BATCH, count - start), 3, size, size)
-        yield sampled(model, noise, how, some)[0]
+    for start in progress(range(0, count, BATCH_SIZE), "batches"):
+        batch = None if labels is None else labels[start : start + BATCH_SIZE]
+        noise = torch.randn(min(BATCH_SIZE, count - start), 3, size, size)
+        yield sample(model, noise, config, batch)[0]
 
 
-def drawn_species(shares, count):
-    """Draw `count` species by their shares -> (count,) int64."""
-    shares = torch.as_tensor(shares, dtype=torch.float32)
-    return torch.multinomial(shares, count, replacement=True)
+# Labels --------------------------------------------------------------------------
 
 
-def chosen_species(names, about, count):
-    """Return the species (count,) of images, by a description of weights, or None.
+def draw_labels(proportions, count):
+    """Draw `count` labels by the proportions of the classes -> (count,) int64."""
+    proportions = torch.as_tensor(proportions, dtype=torch.float32)
+    return torch.multinomial(proportions, count, replacement=True)
 
-    Equal shares of those named, in their order; without names a draw by the shares of
-    the training photos.
+
+def labels_for(names, metadata, count):
+    """Return the labels (count,) of images to sample, or None for any class.
+
+    Equal proportions of the named species, in their order; without names a draw by the
+    proportions of the training photos, which are in the metadata of the weights.
 
     Raises:
         UsageError: if the weights know no such species.
     """
     if not names:
-        shares = about.get("species_shares")
-        return drawn_species(shares, count) if shares else None
-    known = about.get("data", {}).get("classes", [])
-    remedy = "choose from " + ", ".join(known) if known else "leave it away"
+        proportions = metadata.get("class_proportions")
+        return draw_labels(proportions, count) if proportions else None
+    known = metadata.get("data", {}).get("classes", [])
+    remedy = "choose from " + ", ".join(known) if known else "omit it"
     for name in names:
         if name not in known:
             raise UsageError(
                 f"argument --species: these weights know no {name!r}; {remedy}"
             )
-    places = torch.arange(count) * len(names) // count
-    return torch.tensor([known.index(name) for name in names])[places]
+    indices = torch.arange(count) * len(names) // count
+    return torch.tensor([known.index(name) for name in names])[indices]
 
 
-def usual_sampling(about):
-    """Return the Sampling that fits weights of this description: guided as it says."""
-    settings = about.get("settings", {})
-    return Sampling(guidance=settings.get("guidance", Sampling().guidance))
+# Configuration -------------------------------------------------------------------
 
 
-def sampling_of(args, model, about):
-    """Return the Sampling that a command line asks for; about: of the model's weights.
+def default_sampler_config(metadata):
+    """Return the SamplerConfig in the settings of weights with this metadata."""
+    settings = metadata.get("settings", {})
+    names = [f.name for f in fields(SamplerConfig) if f.name in settings]
+    return SamplerConfig(**{name: settings[name] for name in names})
+
+
+def sampler_config(args, model, metadata):
+    """Return the SamplerConfig that a command line asks for.
+
+    Another sampler than the weights' own has its own default number of steps: all of
+    the model's schedule, if it uses that.
 
     Raises:
         UsageError: if its parts do not fit together.
     """
-    given = {
-        name: getattr(args, name)
-        for name in ("sampler", "steps", "guidance", "eta")
-        if getattr(args, name) is not None
-    }
-    if given.get("sampler") == "ddpm":
-        given.setdefault("steps", model.n_steps)
-    if args.guidance_interval:
-        given["above"], given["below"] = args.guidance_interval
-    how = usual_sampling(about)._replace(**given)
-    if how.above > how.below:
+    flags = {f.name: getattr(args, f.name) for f in fields(SamplerConfig)}
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = default_sampler_config(metadata)
+    sampler = SAMPLERS[given.get("sampler", config.sampler)]
+    if given.get("sampler", config.sampler) != config.sampler:
+        default_steps = model.n_steps if sampler.uses_schedule else SamplerConfig.steps
+        given.setdefault("steps", default_steps)
+    config = replace(config, **given)
+    low, high = config.guidance_interval
+    if low > high:
         raise UsageError(
-            "argument --guidance-interval: must be LOW, then HIGH, got "
-            f"{how.above:g} {how.below:g}"
+            f"argument --guidance-interval: must be LOW, then HIGH, got {low:g} "
+            f"{high:g}"
         )
-    if how.eta and how.sampler != "ddim":
-        raise UsageError(f"argument --eta: {how.sampler} has none; use --sampler ddim")
-    if how.sampler == "ddpm" and how.steps > model.n_steps:
+    if config.eta and "eta" not in sampler.options:
+        taking = " or ".join(n for n, s in SAMPLERS.items() if "eta" in s.options)
         raise UsageError(
-            f"argument --steps: ddpm takes 1 to {model.n_steps}, got {how.steps}"
+            f"argument --eta: {config.sampler} has none; use --sampler {taking}"
         )
-    return how
+    if sampler.uses_schedule and config.steps > model.n_steps:
+        raise UsageError(
+            f"argument --steps: {config.sampler} takes 1 to {model.n_steps}, got "
+            f"{config.steps}"
+        )
+    return config

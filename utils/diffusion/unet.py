@@ -1,11 +1,13 @@
-"""The denoiser: a small U-Net that knows noise level and species.
+"""A small U-Net, conditioned on a noise level and a class label.
 
-image -> widths[0] at H x W -> widths[1] at H/2 x W/2 -> ... -> self-attention
-      -> the same way up, each level's features added to its twin's -> image
+image -> channels[0] at H x W -> channels[1] at H/2 x W/2 -> ... -> self-attention
+      -> ... -> channels[0] at H x W -> image; skip connections are added
 
-The U of Ronneberger et al. 2015, with the residual blocks and the attention of Ho et
-al. 2020, appendix B. On a CPU a step is memory traffic as much as arithmetic: twins are
-added, not joined, and group norms take GROUP channels, which have fast kernels.
+The U-Net of Ronneberger et al. 2015 (arXiv:1505.04597), with the residual blocks and
+the attention of Ho et al. 2020 (arXiv:2006.11239), appendix B. A training step on a CPU
+is limited by memory traffic as much as by arithmetic. So skip connections are added,
+not concatenated, and a group of a group norm has GROUP channels, for which PyTorch has
+fast kernels.
 """
 
 import math
@@ -16,42 +18,49 @@ from torch import nn
 
 from utils.device import has_bfloat16_units
 
-GROUP = 16  # channels that share a mean and variance, a whole number of vectors
-FREQUENCIES = 32  # of the noise level's features
+GROUP = 16  # channels per group, a whole number of vector registers
+FREQUENCIES = 32  # of the noise level's embedding
 
 
-def level_features(level):
-    """Noise levels (B,), above 0 -> cosines and sines of their logarithm (B, F).
+def sigma_embedding(sigma):
+    """Return cosines and sines of ln(sigma): (B,), above 0 -> (B, 2 * FREQUENCIES).
 
-    Frequencies rise evenly in the logarithm, from a wave longer than all levels to one
-    that tells levels apart by a few percent (Vaswani et al. 2017, section 3.5).
+    Frequencies rise geometrically, from a wave longer than the range of levels to one
+    that distinguishes levels by a few percent (Vaswani et al. 2017, section 3.5).
     """
-    powers = torch.linspace(-1, 4, FREQUENCIES, device=level.device)
-    angles = level.log()[:, None] * 2**powers  # (B, FREQUENCIES)
+    powers = torch.linspace(-1, 4, FREQUENCIES, device=sigma.device)
+    angles = sigma.log()[:, None] * 2**powers  # (B, FREQUENCIES)
     return torch.cat([angles.cos(), angles.sin()], dim=1)  # (B, 2 * FREQUENCIES)
 
 
-def norm(channels):
-    """Group normalisation (Wu & He 2018); an odd number of channels is one group."""
+def group_norm(channels):
+    """Return the group norm (Wu & He 2018); one group if GROUP does not divide."""
     return nn.GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels)
 
 
+def zero_init(layer):
+    """Zero a residual branch's last layer, so that the block starts as its shortcut."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut; the condition enters between, as a bias."""
+    """Two convolutions and a shortcut; the condition is a bias between them."""
 
     def __init__(self, channels_in, channels_out, condition, dropout=0.0):
         super().__init__()
         self.first = nn.Sequential(
-            norm(channels_in),
+            group_norm(channels_in),
             nn.SiLU(),
             nn.Conv2d(channels_in, channels_out, 3, padding=1),
         )
         self.condition = nn.Linear(condition, channels_out)
         self.second = nn.Sequential(
-            norm(channels_out),
+            group_norm(channels_out),
             nn.SiLU(),
             nn.Dropout(dropout) if dropout else nn.Identity(),
-            zero(nn.Conv2d(channels_out, channels_out, 3, padding=1)),
+            zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1)),
         )
         same = channels_in == channels_out
         self.shortcut = (
@@ -65,120 +74,127 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place looks at every other, one head, beside a shortcut.
+    """Self-attention between the positions of an image, one head, with a shortcut.
 
-    Plain matrix products: at 36 places the fused kernel's backward pass is slower.
+    Plain matrix products: at 36 tokens the backward pass of the fused kernel is slower.
     """
 
     def __init__(self, channels):
         super().__init__()
-        self.norm = norm(channels)
-        self.query_key_value = nn.Linear(channels, 3 * channels)
-        self.out = zero(nn.Linear(channels, channels))
+        self.norm = group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x):
         """(B, C, H, W) -> (B, C, H, W)."""
-        places = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C)
-        query, key, value = self.query_key_value(places).chunk(3, dim=2)
-        match = query @ key.transpose(1, 2) / math.sqrt(x.shape[1])  # (B, H * W, H * W)
-        seen = self.out(match.softmax(dim=2) @ value)  # (B, H * W, C)
-        return x + seen.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-
-
-def zero(layer):
-    """Start a residual branch at nothing, so that the block begins as its shortcut."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+        tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C)
+        query, key, value = self.qkv(tokens).chunk(3, dim=2)
+        scores = query @ key.transpose(1, 2) / math.sqrt(x.shape[1])  # (B, HW, HW)
+        attended = self.out(scores.softmax(dim=2) @ value)  # (B, H * W, C)
+        return x + attended.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class UNet(nn.Module):
-    """Image, noise level and species -> something of the image's shape, in float32.
+    """Image, noise level and label -> an output of the image's shape, in float32.
 
-    Any size: the image is padded to a multiple of the deepest level's pixel, and the
-    answer cropped. Species are 0 to `species` - 1; `species` itself is none named.
+    Any image size: the input is padded to a multiple of the coarsest resolution's
+    pixel, and the output cropped. Labels are 0 to num_classes - 1, and `null_label`,
+    which is num_classes, for any class.
 
-    Products are in bfloat16 with float32 sums where `bfloat16` says so; by default
-    (None) where the processor has units for it.
+    channels: at each resolution, the finest first; num_blocks: residual blocks per
+    resolution, in the encoder and in the decoder; condition: dimension of the embedding
+    of noise level and label; bfloat16: compute products in bfloat16 with float32 sums,
+    by default (None) on a processor with units for it.
     """
 
     def __init__(
         self,
         img_channels=3,
-        widths=(96, 160, 160),
-        blocks=1,
-        species=3,
+        channels=(96, 160, 160),
+        num_blocks=1,
+        num_classes=3,
         condition=128,
         dropout=0.0,
+        bfloat16=None,
     ):
         super().__init__()
-        self.deepest = 2 ** (len(widths) - 1)  # pixels of the image per bottom pixel
-        self.unnamed = species
-        self.bfloat16 = None
-        self.level = nn.Sequential(
+        self.coarsest = 2 ** (len(channels) - 1)  # pixels per pixel of the bottleneck
+        self.null_label = num_classes
+        self.bfloat16 = bfloat16
+
+        # The condition: embeddings of noise level and label, added.
+        self.sigma_mlp = nn.Sequential(
             nn.Linear(2 * FREQUENCIES, condition),
             nn.SiLU(),
             nn.Linear(condition, condition),
         )
-        self.species = nn.Embedding(species + 1, condition)
-        self.enter = nn.Conv2d(img_channels, widths[0], 3, padding=1)
-        befores = (widths[0], *widths[:-1])
+        self.label_embedding = nn.Embedding(num_classes + 1, condition)
 
         def block(channels_in, channels_out):
             return ResidualBlock(channels_in, channels_out, condition, dropout)
 
+        # The encoder, from the finest resolution to the coarsest.
+        self.conv_in = nn.Conv2d(img_channels, channels[0], 3, padding=1)
+        finer = (channels[0], *channels[:-1])  # channels one resolution up
         self.down = nn.ModuleList(
-            nn.ModuleList(block(w if i else before, w) for i in range(blocks))
-            for before, w in zip(befores, widths, strict=True)
+            nn.ModuleList(block(c if i else before, c) for i in range(num_blocks))
+            for before, c in zip(finer, channels, strict=True)
         )
         self.middle = nn.ModuleList(
-            [block(widths[-1], widths[-1]), SelfAttention(widths[-1])]
+            [block(channels[-1], channels[-1]), SelfAttention(channels[-1])]
         )
+
+        # The decoder, in the opposite order.
         self.up = nn.ModuleList(
             nn.ModuleList(
-                block(w, w if i < blocks - 1 else before) for i in range(blocks)
+                block(c, c if i < num_blocks - 1 else before) for i in range(num_blocks)
             )
-            for before, w in reversed(list(zip(befores, widths, strict=True)))
+            for before, c in reversed(list(zip(finer, channels, strict=True)))
         )
-        self.leave = nn.Sequential(
-            norm(widths[0]),
+        self.conv_out = nn.Sequential(
+            group_norm(channels[0]),
             nn.SiLU(),
-            zero(nn.Conv2d(widths[0], img_channels, 3, padding=1)),
+            zero_init(nn.Conv2d(channels[0], img_channels, 3, padding=1)),
         )
 
     def inner_weights(self):
-        """Yield the weights from features to features."""
+        """Yield the weights between features: all but embeddings, input and output."""
         for part in (self.down, self.middle, self.up):
             yield from (p for p in part.parameters() if p.ndim >= 2)
 
-    def forward(self, x, level, species):
-        """Images (B, C, H, W), levels (B,) and species (B,) -> (B, C, H, W)."""
-        fast = self.bfloat16
-        if fast is None:
-            fast = has_bfloat16_units(x.device)
+    def forward(self, x, sigma, labels):
+        """Images (B, C, H, W), sigma (B,) and labels (B,) -> (B, C, H, W)."""
+        bfloat16 = self.bfloat16
+        if bfloat16 is None:
+            bfloat16 = has_bfloat16_units(x.device)
         height, width = x.shape[-2:]
-        missing = (-width % self.deepest, -height % self.deepest)
-        x = F.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+        padding = (0, -width % self.coarsest, 0, -height % self.coarsest)
+        x = F.pad(x, padding, mode="replicate")
         x = x.to(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
-            answer = self.through_the_u(x, level, species)
-        return answer[..., :height, :width].float()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+            output = self.forward_padded(x, sigma, labels)
+        return output[..., :height, :width].float()
 
-    def through_the_u(self, x, level, species):
-        """The network itself, for images whose sides are multiples of `deepest`."""
-        condition = self.level(level_features(level)) + self.species(species)
-        condition = F.silu(condition)  # (B, condition)
-        x, twins = self.enter(x), []
+    def forward_padded(self, x, sigma, labels):
+        """`forward` for images whose sides are multiples of `coarsest`."""
+        condition = self.sigma_mlp(sigma_embedding(sigma))
+        condition = F.silu(condition + self.label_embedding(labels))  # (B, condition)
+
+        # Encoder: remember the features of each resolution.
+        x, skips = self.conv_in(x), []
         for depth, blocks in enumerate(self.down):
             x = F.avg_pool2d(x, 2) if depth else x
             for block in blocks:
-                x = block(x, condition)  # (B, width, H / 2^depth, W / 2^depth)
-            twins.append(x)
+                x = block(x, condition)  # (B, channels, H / 2^depth, W / 2^depth)
+            skips.append(x)
+
         block, attention = self.middle
         x = attention(block(x, condition))
+
+        # Decoder: add the features of the same resolution.
         for depth, blocks in enumerate(self.up):
             x = F.interpolate(x, scale_factor=2.0) if depth else x  # nearest
-            x = x + twins.pop()
+            x = x + skips.pop()
             for block in blocks:
                 x = block(x, condition)
-        return self.leave(x)
+        return self.conv_out(x)

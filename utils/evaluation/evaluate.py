@@ -1,130 +1,41 @@
-"""Trials of a denoiser: the same noise through any sampler, timed, and how good it is.
+"""Every metric of a set of images against the photos, each with its interval.
 
-All on the CPU.
+Also what comparisons of samplers and models share: the same noise for all, the photos'
+features, timed samples.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import median
 from typing import NamedTuple
 
 import torch
 
 from utils.cli import UsageError
 from utils.cli.progress import progress
-from utils.data_processor import open_flowers
-from utils.device import fixed_noise
-from utils.diffusion.sampling import BATCH, Sampling, drawn_species, sampled
+from utils.device import fork_rng
+from utils.diffusion.sampling import BATCH_SIZE, draw_labels, sample
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import (
     Estimate,
-    among,
     extract,
     frechet_distance,
+    in_manifold,
     kernel_distance,
     nearest,
     nearest_training_images,
-    share,
+    proportion,
     with_interval,
 )
-from utils.experiment import warn_of_other_data
+from utils.experiment import image_size, open_datasets
+
+# What is compared --------------------------------------------------------------------
 
 
-class Start(NamedTuple):
-    """What all trials start from."""
-
-    noise: torch.Tensor  # (N, 3, S, S) ~ N(0, 1)
-    species: torch.Tensor | None  # (N,) int64
-    seed: int  # of it, and of what a sampler adds
-
-    def parts(self):
-        """Return [(noise (B, 3, S, S), species (B,) or None), ...]."""
-        noise = self.noise.split(BATCH)
-        if self.species is None:
-            return [(part, None) for part in noise]
-        return list(zip(noise, self.species.split(BATCH), strict=True))
-
-
-class Drawn(NamedTuple):
-    """What a sampler made of a start."""
-
-    images: torch.Tensor  # (N, 3, S, S) in [0, 1]
-    evaluations: int  # of the network, counted, per image
-    seconds: float  # per image, in the median batch
-
-
-class Judge(NamedTuple):
-    """What images are compared with."""
-
-    extractor: Callable  # images (B, 3, S, S) in [0, 1] -> (B, D)
-    photos: torch.Tensor  # features (N, D) of all photos
-    validation: torch.Tensor  # features (M, D) of those of validation
-    data: dict  # description of the photos
-
-    def distances(self, images):
-        """Images (N, 3, S, S) -> Frechet distances: name -> Estimate, or why not."""
-        features = extract(self.extractor, images)
-        return {
-            "frechet": frechet(features, self.photos),
-            "frechet_to_validation": frechet(features, self.validation),
-        }
-
-
-def start_of(about, count, seed):
-    """Draw a Start for weights of this description: its species by their shares."""
-    size, shares = about["settings"]["image_size"], about.get("species_shares")
-    with fixed_noise(seed):
-        noise = torch.randn(count, 3, size, size)
-        species = drawn_species(shares, count) if shares else None
-    return Start(noise, species, seed)
-
-
-def draw(model, how, start):
-    """Return Drawn: images as `how`, a Sampling, makes them from the start.
-
-    Noise that the sampler adds has the next seed, and is the same at every call.
-    """
-    images, times = [], []
-    with fixed_noise(start.seed + 1):
-        for noise, species in progress(start.parts(), f"{how.sampler}, {how.steps}"):
-            begin = time.perf_counter()
-            some, evaluations = sampled(model, noise, how, species)
-            times.append((time.perf_counter() - begin) / len(noise))
-            images.append(some)
-    return Drawn(torch.cat(images), evaluations, median(times))
-
-
-def warm_up(model, start):
-    """Draw a few images, so that the first that are timed pay for nothing more."""
-    some = [part if part is None else part[:BATCH] for part in start[:2]]
-    draw(model, Sampling("euler", 2, guidance=1.0), Start(*some, start.seed))
-
-
-def judge_for(args, about):
-    """Return the Judge that a command line asks for, for weights described by `about`.
-
-    Raises:
-        UsageError: if no distance of so few images, or to so few photos, is known.
-    """
-    extractor, size = find_extractor(args.extractor), about["settings"]["image_size"]
-    split_seed = about.get("data", {}).get("split_seed", 0)
-    options = {"split_seed": split_seed, "strict": args.strict_data}
-    loaders = open_flowers(args.data, BATCH, (size, size), **options)
-    sides = [loader.dataset for loader in loaders]
-    warn_of_other_data(about, sides[0].about)
-    training, validation = (extract(extractor, side.all_images()) for side in sides)
-    photos = torch.cat([training, validation])
-    for what, number in (("--count", args.count), ("--data", len(photos))):
-        if number <= photos.shape[1]:
-            raise UsageError(
-                f"argument {what}: distances by these features need more than "
-                f"{photos.shape[1]} images, got {number}"
-            )
-    return Judge(extractor, photos, validation, sides[0].about)
-
-
-class Photos:
-    """One side of the split, (N, 3, H, W) in [0, 1]; its features are computed once."""
+class ReferencePhotos:
+    """One side of the split, (N, 3, H, W) in [0, 1]; features are computed once."""
 
     def __init__(self, images, extractor):
         self.images, self.extractor = images, extractor
@@ -135,72 +46,199 @@ class Photos:
         return extract(self.extractor, self.images)
 
     @cached_property
-    def mirrored(self):
+    def flipped(self):
         """Features of their mirror images: (N, D)."""
         return extract(self.extractor, self.images.flip(3))
 
 
-def measures(images, extractor, training, validation=None, only_frechet=False):
-    """Measure images (N, 3, H, W) against Photos -> name -> Estimate, or why not.
+@dataclass
+class Comparison:
+    """Images (N, 3, H, W) in [0, 1], and the ReferencePhotos that they are compared to.
 
-    Distances, precision and recall are to all photos; without validation photos, to
-    those of training. Copies are of training photos, and "nearest" is the median
-    distance to the nearest of them.
+    Without validation photos the images are those themselves.
     """
-    ones, others = extract(extractor, images), training.features
-    to_validation = "they are these"
-    if validation:
-        others = torch.cat([others, validation.features])
-        to_validation = frechet(ones, validation.features)
-    found = {
-        "Frechet distance": frechet(ones, others),
-        "- to validation photos": to_validation,
-    }
-    if only_frechet:
-        return found
-    found |= {
-        "kernel distance": kernel_distance(ones, others),
-        "precision": precision(ones, others),
-        "recall": recall(ones, others),
-    }
-    for name, near in (
-        ("pixels", nearest_training_images(images, training.images)),
-        ("features", nearest(ones, training.features, training.mirrored)),
-    ):
-        found[f"copies by {name}"] = share(near.copies())
-        found[f"nearest by {name}"] = with_interval(median, near.first)
-    return found
+
+    images: torch.Tensor
+    extractor: Callable
+    training: ReferencePhotos
+    validation: ReferencePhotos | None = None
+
+    @cached_property
+    def generated(self):
+        """Features of the images: (N, D)."""
+        return extract(self.extractor, self.images)
+
+    @cached_property
+    def real(self):
+        """Features of all photos that are given: (M, D)."""
+        if self.validation is None:
+            return self.training.features
+        return torch.cat([self.training.features, self.validation.features])
+
+    @cached_property
+    def nearest_by_pixels(self):
+        """The Nearest training photos."""
+        return nearest_training_images(self.images, self.training.images)
+
+    @cached_property
+    def nearest_by_features(self):
+        """The Nearest training photos."""
+        return nearest(self.generated, self.training.features, self.training.flipped)
 
 
-def median(values):
-    """Median of (N,) -> float."""
-    return values.median().item()
+# Metrics: functions of a Comparison -> Estimate, or the reason why there is none ------
 
 
-def frechet(ones, others):
-    """Frechet distance of features (N, D) and (M, D) -> Estimate, or why not."""
-    width, fewest = ones.shape[1], min(len(ones), len(others))
-    if fewest <= width:
-        return f"needs more than {width} images, got {fewest}"
-    return with_interval(lambda some: frechet_distance(some, others), ones)
+def frechet(x, y):
+    """Return the Frechet distance of features (N, D) and (M, D) with its interval."""
+    dim, fewest = x.shape[1], min(len(x), len(y))
+    if fewest <= dim:
+        return f"needs more than {dim} images, got {fewest}"
+    return with_interval(lambda rows: frechet_distance(rows, y), x)
 
 
-def precision(ones, others):
-    """Share of features (N, D) among (M, D) -> Estimate; the balls are of all M."""
-    return within_bounds(with_interval(mean, among(ones, others)))
+def frechet_to_validation(comparison):
+    """Return the Frechet distance to the validation photos."""
+    if comparison.validation is None:
+        return "they are these"
+    return frechet(comparison.generated, comparison.validation.features)
 
 
-def recall(ones, others):
-    """Share of features (M, D) among (N, D) -> Estimate; fewer N have larger balls."""
-    return within_bounds(with_interval(lambda some: mean(among(others, some)), ones))
+def precision(x, y):
+    """Return the proportion of (N, D) in the manifold of (M, D), the same for all N."""
+    return within_bounds(with_interval(mean, in_manifold(x, y)))
+
+
+def recall(x, y):
+    """Return the proportion of (M, D) in the manifold of (N, D).
+
+    Fewer N have larger balls, so each estimate of the jackknife has its own.
+    """
+    return within_bounds(with_interval(lambda rows: mean(in_manifold(y, rows)), x))
 
 
 def mean(chosen):
-    """Share of true values in (N,) of bool -> float."""
+    """Return the proportion of true values in (N,) as a float."""
     return chosen.double().mean().item()
 
 
 def within_bounds(estimate):
-    """Return the estimate of a share, with its interval cut to [0, 1]."""
+    """Return the Estimate of a proportion, with its interval cut to [0, 1]."""
     value, *ends = estimate
     return Estimate(value, *(min(1.0, max(0.0, end)) for end in ends))
+
+
+def median_distance(found):
+    """Return the median distance to the nearest photo; found: a Nearest."""
+    return with_interval(lambda rows: rows.median().item(), found.first)
+
+
+METRICS = {
+    "Frechet distance": lambda c: frechet(c.generated, c.real),
+    "- to validation photos": frechet_to_validation,
+    "kernel distance": lambda c: kernel_distance(c.generated, c.real),
+    "precision": lambda c: precision(c.generated, c.real),
+    "recall": lambda c: recall(c.generated, c.real),
+    "copies by pixels": lambda c: proportion(c.nearest_by_pixels.copies()),
+    "nearest by pixels": lambda c: median_distance(c.nearest_by_pixels),
+    "copies by features": lambda c: proportion(c.nearest_by_features.copies()),
+    "nearest by features": lambda c: median_distance(c.nearest_by_features),
+}
+
+
+def evaluate(comparison, names=tuple(METRICS)):
+    """Return {name: Estimate, or the reason why there is none} of the named METRICS."""
+    return {name: METRICS[name](comparison) for name in names}
+
+
+# Samplers and models, compared on the same noise -------------------------------------
+
+
+class Start(NamedTuple):
+    """The noise and labels that all compared samplers start from."""
+
+    noise: torch.Tensor  # (N, 3, S, S) ~ N(0, 1)
+    labels: torch.Tensor | None  # (N,) int64
+    seed: int  # of both, and of noise that a sampler adds
+
+    def batches(self):
+        """Return [(noise (B, 3, S, S), labels (B,) or None), ...]."""
+        noise = self.noise.split(BATCH_SIZE)
+        if self.labels is None:
+            return [(batch, None) for batch in noise]
+        return list(zip(noise, self.labels.split(BATCH_SIZE), strict=True))
+
+
+class Generated(NamedTuple):
+    """Images that a sampler generated, and their cost."""
+
+    images: torch.Tensor  # (N, 3, S, S) in [0, 1]
+    nfe: int  # counted network evaluations per image
+    seconds: float  # per image, in the median batch
+
+
+class ReferenceStats(NamedTuple):
+    """Features of photos that samples are compared to."""
+
+    extractor: Callable  # images (B, 3, S, S) in [0, 1] -> (B, D)
+    photos: torch.Tensor  # (N, D), of all photos
+    validation: torch.Tensor  # (M, D), of the validation photos
+    data: dict  # metadata of the photos
+
+    def distances(self, images):
+        """Return Frechet distances of images (N, 3, S, S): name -> Estimate."""
+        features = extract(self.extractor, images)
+        return {
+            "frechet": frechet(features, self.photos),
+            "frechet_to_validation": frechet(features, self.validation),
+        }
+
+
+def draw_start(metadata, count, seed):
+    """Draw a Start for weights of this metadata, with their class proportions."""
+    size, proportions = image_size(metadata), metadata.get("class_proportions")
+    with fork_rng(seed):
+        noise = torch.randn(count, 3, size, size)
+        labels = draw_labels(proportions, count) if proportions else None
+    return Start(noise, labels, seed)
+
+
+def generate_from(model, config, start):
+    """Return what a SamplerConfig generates from a Start, timed.
+
+    Noise that the sampler adds has the next seed, and is the same at every call.
+    """
+    images, times = [], []
+    with fork_rng(start.seed + 1):
+        name = f"{config.sampler}, {config.steps}"
+        for noise, labels in progress(start.batches(), name):
+            begin = time.perf_counter()
+            batch, nfe = sample(model, noise, config, labels)
+            times.append((time.perf_counter() - begin) / len(noise))
+            images.append(batch)
+    return Generated(torch.cat(images), nfe, median(times))
+
+
+def warm_up(model, start, config):
+    """Generate a few images, so that the first timed ones are not slower."""
+    noise, labels = start.batches()[0]
+    generate_from(model, replace(config, steps=2), Start(noise, labels, start.seed))
+
+
+def reference_stats(args, metadata):
+    """Return the ReferenceStats that a command line asks for, for these weights.
+
+    Raises:
+        UsageError: if there are too few samples or photos for a distance.
+    """
+    extractor = find_extractor(args.extractor)
+    sides = open_datasets(metadata, args.data, strict=args.strict_data)
+    training, validation = (extract(extractor, side.all_images()) for side in sides)
+    photos = torch.cat([training, validation])
+    for flag, count in (("--count", args.count), ("--data", len(photos))):
+        if count <= photos.shape[1]:
+            raise UsageError(
+                f"argument {flag}: distances of these features need more than "
+                f"{photos.shape[1]} images, got {count}"
+            )
+    return ReferenceStats(extractor, photos, validation, sides[0].metadata)

@@ -1,4 +1,4 @@
-"""A small residual classifier of flowers, whose features measure distances offline."""
+"""A small residual classifier of flowers, whose features are used for distances."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from torch import nn
 from utils.checkpoint import check_fit, load_checkpoint
 from utils.cli import UserError
 
-WIDTHS = 64, 128, 256  # channels at 24 x 24, 12 x 12 and 6 x 6
+CHANNELS = 64, 128, 256  # at 24 x 24, 12 x 12 and 6 x 6
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut, each followed by batch normalisation.
+    """Two convolutions and a shortcut, each followed by batch normalization.
 
-    The shortcut shrinks an image by averaging (He T. et al. 2019, arXiv:1812.01187).
+    The shortcut downsamples by averaging (He T. et al. 2019, arXiv:1812.01187).
     """
 
     def __init__(self, channels_in, channels_out, stride):
@@ -36,7 +36,7 @@ class Residual(nn.Module):
                 nn.BatchNorm2d(channels_out),
             )
         )
-        nn.init.zeros_(self.branch[-1].weight)  # the block begins as its shortcut
+        nn.init.zeros_(self.branch[-1].weight)  # the block starts as its shortcut
 
     def forward(self, x):
         """(B, channels_in, H, W) -> (B, channels_out, ceil(H / stride), ...)."""
@@ -44,77 +44,81 @@ class Residual(nn.Module):
 
 
 class FlowerFeatures(nn.Module):
-    """Classifier of species (He et al. 2016, arXiv:1512.03385), small.
+    """A small residual classifier of species (He et al. 2016, arXiv:1512.03385).
 
-    Calling it gives the features before the last layer, the mean over all places;
-    `classify` gives scores.
+    Calling it returns the features before the last layer, a mean over positions;
+    `classify` returns logits.
     """
 
     def __init__(self, classes):
         super().__init__()
         self.classes = list(classes)
         self.args = {"classes": self.classes}
-        befores, strides = (WIDTHS[0], *WIDTHS[:-1]), (1, 2, 2)
+        channels_in, strides = (CHANNELS[0], *CHANNELS[:-1]), (1, 2, 2)
         self.trunk = nn.Sequential(
-            nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False),
-            nn.BatchNorm2d(WIDTHS[0]),
+            nn.Conv2d(3, CHANNELS[0], 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS[0]),
             nn.ReLU(),
-            *(Residual(*sizes) for sizes in zip(befores, WIDTHS, strides, strict=True)),
+            *(
+                Residual(*sizes)
+                for sizes in zip(channels_in, CHANNELS, strides, strict=True)
+            ),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(WIDTHS[-1], len(self.classes))
+        self.head = nn.Linear(CHANNELS[-1], len(self.classes))
 
     @property
     def name(self):
         return "features"
 
     def forward(self, images):
-        """Images (B, 3, H, W) in [0, 1] -> features (B, 256)."""
+        """Return the features (B, 256) of images (B, 3, H, W) in [0, 1]."""
         return self.trunk(2 * images - 1)
 
     def classify(self, images):
-        """Images (B, 3, H, W) in [0, 1] -> scores (B, classes)."""
+        """Return the logits (B, classes) of images (B, 3, H, W) in [0, 1]."""
         return self.head(self(images))
 
 
 def load_features(path):
-    """Return the extractor of a file, in float32 and evaluation mode.
+    """Return the feature extractor of a file, in float32 and evaluation mode.
 
     Raises:
-        UserError: if the file is missing, damaged, foreign, or holds another model.
+        UserError: if the file is missing, damaged, or holds another model.
     """
     if not Path(path).is_file():
         raise UserError(f"{path} is missing; make it: python -m tools.train_features")
-    weights, about = load_checkpoint(path)
-    if about.get("model") != "features":
+    weights, metadata = load_checkpoint(path)
+    if metadata.get("model") != "features":
         raise UserError(
             f"{path} holds no feature extractor; make one: "
             "python -m tools.train_features"
         )
+    # The file is in half precision.
     weights = {
         name: value.float() if value.is_floating_point() else value
         for name, value in weights.items()
     }
     try:
         with torch.device("meta"):  # no memory, whatever the file claims
-            check_fit(FlowerFeatures(**about["args"]), weights, path)
+            check_fit(FlowerFeatures(**metadata["args"]), weights, path)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit features: {error}; train again") from None
-    model = FlowerFeatures(**about["args"])
+    model = FlowerFeatures(**metadata["args"])
     model.load_state_dict(weights, strict=True)
     return model.eval()
 
 
 def find_extractor(name):
-    """Return (B, 3, H, W) -> (B, D): pixels, Inception, or the features of a file."""
+    """Return a function (B, 3, H, W) -> (B, D): pixels, Inception, or a file's."""
     if str(name) == "pixels":
         return nn.Flatten()
     return inception() if str(name) == "inception" else load_features(Path(name))
 
 
 def inception():
-    """Return torchmetrics' Inception, which downloads its weights at first use."""
+    """Return torchmetrics' Inception, which downloads its weights at its first use."""
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 

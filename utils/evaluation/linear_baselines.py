@@ -1,4 +1,4 @@
-"""Linear models that an autoencoder has to beat."""
+"""Linear models in closed form, which an autoencoder has to beat."""
 
 from typing import NamedTuple
 
@@ -12,16 +12,16 @@ class PrincipalAxes(NamedTuple):
     axes: torch.Tensor  # (components, D), orthonormal, the largest variance first
 
     def codes(self, images):
-        """Images (N, ...) -> coordinates on the axes (N, components)."""
+        """Return the coordinates (N, components) of images (N, ...) on the axes."""
         return (images.flatten(1).double() - self.mean) @ self.axes.T
 
     def reconstruct(self, images):
-        """Images (N, ...) -> their projections on the axes, of the same shape."""
+        """Return the projections of images (N, ...) on the axes, of the same shape."""
         return (self.codes(images) @ self.axes + self.mean).view(images.shape)
 
 
 def fit_pca(images, components):
-    """Images (N, ...) -> PrincipalAxes: the best linear autoencoder, in closed form.
+    """Return the PrincipalAxes of images (N, ...): the best linear autoencoder.
 
     Raises:
         ValueError: if there are fewer images or values than components.
@@ -35,20 +35,22 @@ def fit_pca(images, components):
 
 
 def best_linear_bound(images, encoding_dim, others=None):
-    """Least squared error plus KL per image of any linear Gaussian VAE -> float.
+    """Return the least squared error plus KL per image of any linear Gaussian VAE.
 
     A linear VAE is probabilistic PCA (Lucas et al. 2019, arXiv:1911.02469). Squared
-    error means a decoder variance of 1/2: a principal axis of variance v > 1/2 that a
-    latent dimension carries costs c^2 / 2v + ln(2v) / 2 where an image lies at c on
-    it, any other c^2. With `others`, what those cost the VAE of `images`.
+    error means a decoder variance of 1/2. With `others`, the loss of those under the
+    VAE that is optimal for `images`.
     """
     flat = images.flatten(1).double()  # (N, D)
     mean = flat.mean(dim=0)
     _, scales, axes = torch.linalg.svd(flat - mean, full_matrices=False)
     variances = scales[:encoding_dim].square() / len(flat)  # maximum likelihood
+
+    # A principal axis of variance v > 1/2 that a latent dimension encodes costs c^2 /
+    # 2v + ln(2v) / 2 for an image at coordinate c on it; every other axis costs c^2.
     variances = variances[variances > 0.5]  # (K,)
     centred = (images if others is None else others).flatten(1).double() - mean
     squares = (centred @ axes[: len(variances)].T).square()  # (M, K)
     costs = squares / (2 * variances) + torch.log(2 * variances) / 2
-    left = centred.square().sum(dim=1) - squares.sum(dim=1)
-    return (costs.sum(dim=1) + left).mean().item()
+    rest = centred.square().sum(dim=1) - squares.sum(dim=1)
+    return (costs.sum(dim=1) + rest).mean().item()

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates by their names on the command line."""
+"""Optimizers, learning-rate schedules and averages of weights, from settings."""
 
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
@@ -7,63 +7,106 @@ from torch.optim.swa_utils import AveragedModel
 from utils.optim.muon import Muon
 from utils.scheduler import exponential_decay
 
-
-def make_optimizer(settings, parameters, **muon):
-    """Return the torch optimizer that the settings name; `muon` are Muon's options."""
-    options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, **options)
-    if settings.optimizer == "momentum":
-        return torch.optim.SGD(parameters, momentum=0.9, **options)
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, fused=True, **options)
-    if settings.optimizer == "muon":
-        return Muon(parameters, **options, **muon)
-    return torch.optim.AdamW(parameters, betas=(0.9, 0.99), fused=True, **options)
+# Optimizers: name -> function of (parameters, lr, weight_decay, options of Muon) ------
 
 
-def make_scheduler(settings, optimizer, steps):
-    """Return the learning rate over `steps` batches, or over epochs."""
-    if settings.scheduler == "exponential":
-        return exponential_decay(settings.lr, 0.9, 10)
-    if settings.scheduler == "constant":
-        return exponential_decay(settings.lr, 1.0)
+def sgd(parameters, lr, weight_decay):
+    """Plain stochastic gradient descent."""
+    return torch.optim.SGD(parameters, lr, weight_decay=weight_decay)
+
+
+def momentum(parameters, lr, weight_decay):
+    """Stochastic gradient descent with momentum 0.9."""
+    return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=weight_decay)
+
+
+def adam(parameters, lr, weight_decay):
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
+    return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
+
+
+def adamw(parameters, lr, weight_decay):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), with beta_2 = 0.99."""
+    return torch.optim.AdamW(
+        parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    )
+
+
+OPTIMIZERS = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "adam": adam,
+    "adamw": adamw,
+    "muon": Muon,
+}
+
+
+def make_optimizer(settings, parameters, **muon_options):
+    """Return the torch optimizer that the settings name."""
+    options = muon_options if settings.optimizer == "muon" else {}
+    return OPTIMIZERS[settings.optimizer](
+        parameters, lr=settings.lr, weight_decay=settings.weight_decay, **options
+    )
+
+
+# Schedules: name -> function of (settings, optimizer, number of steps) ------------
+
+
+def onecycle(settings, optimizer, steps):
+    """Rise to `lr` in a proportion `warm_up` of the steps, then fall to about 0."""
     rise = settings.warm_up
-    if rise * steps == 1:  # a rise that ends at the first step divides by 0 in torch
+    if rise * steps == 1:  # torch divides by 0 where the rise ends at the first step
         rise *= 1 + 1e-6
     return OneCycleLR(
         optimizer, settings.lr, steps, pct_start=rise, cycle_momentum=False
     )
 
 
-def prepare_training(settings, model, steps):
-    """Return (the model's running average, optimizer, scheduler over `steps`)."""
-    from utils.optim.factory import make_optimizer, make_scheduler, running_average
-
-    muon = {"inner": model.network.inner_weights(), "quick": True}
-    optimizer = make_optimizer(settings, model.parameters(), **muon)
-    scheduler = make_scheduler(settings, optimizer, steps)
-    return running_average(model, settings.ema), optimizer, scheduler
+SCHEDULERS = {
+    # The starter kit's: a tenth less after every ten epochs.
+    "exponential": lambda settings, *_: exponential_decay(settings.lr, 0.9, 10),
+    "onecycle": onecycle,
+    "constant": lambda settings, *_: exponential_decay(settings.lr, 1.0),
+}
 
 
-def warmed_up_average(decay):
-    """Return AveragedModel's multi_avg_fn: an exponential average that starts short.
+def make_scheduler(settings, optimizer, steps):
+    """Return an LRScheduler over `steps`, or a function of the epoch."""
+    return SCHEDULERS[settings.scheduler](settings, optimizer, steps)
 
-    After n updates the old average weighs min(decay, (1 + n) / (10 + n)), so that the
-    untrained weights are soon forgotten.
+
+# Exponential moving average ----------------------------------------------------
+
+
+def warmed_up_ema(decay):
+    """Return AveragedModel's multi_avg_fn: an exponential average with a warm-up.
+
+    After n updates the old average is weighted by min(decay, (1 + n) / (10 + n)), so
+    that the untrained weights are soon forgotten.
     """
 
     @torch.no_grad()
-    def average(averaged, current, count):
+    def update(averaged, current, count):
         keep = min(decay, (1 + float(count)) / (10 + float(count)))
         for old, new in zip(averaged, current, strict=True):
             old.lerp_(new, 1 - keep)
 
-    return average
+    return update
 
 
-def running_average(model, decay):
+def make_ema(model, decay):
     """Return an AveragedModel of this decay, or None for a decay of 0."""
-    return (
-        AveragedModel(model, multi_avg_fn=warmed_up_average(decay)) if decay else None
-    )
+    return AveragedModel(model, multi_avg_fn=warmed_up_ema(decay)) if decay else None
+
+
+def prepare_training(settings, model, steps):
+    """Return (optimizer, scheduler over `steps`, AveragedModel or None) for a model.
+
+    A model may name the weights that Muon orthogonalizes by `inner_weights()`.
+    """
+    muon_options = {}
+    if hasattr(model, "inner_weights"):
+        muon_options = {"inner": model.inner_weights(), "batched": True}
+    optimizer = make_optimizer(settings, model.parameters(), **muon_options)
+    scheduler = make_scheduler(settings, optimizer, steps)
+    return optimizer, scheduler, make_ema(model, settings.ema)

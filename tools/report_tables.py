@@ -1,0 +1,173 @@
+"""The tables and numbers of the report as text: contents of files -> Markdown."""
+
+from utils.cli.tables import markdown_table
+
+NFE_LIMITS = (4, 8, 16, 40)  # the best sampler within each has a row
+UNUSED = {"patience", "eta", "sigma_max"}  # settings in which no model here differs
+NAMES = {"our VAE": "VAE of part 3", "our AE": "AE of part 2"}
+
+# Numbers as text ---------------------------------------------------------------------
+
+
+def rounded(value):
+    """Return a number with three digits; whole and large numbers in full."""
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def estimate(value):
+    """Return [value, low, high] as text."""
+    return "{} [{}, {}]".format(*map(rounded, value))
+
+
+def percent(value):
+    """Return a proportion as percent; two decimals where it is below a hundredth."""
+    return f"{100 * value:.{2 if abs(value) < 0.01 else 1}f}"
+
+
+def percent_estimate(value):
+    """Return [value, low, high] of a proportion as percent."""
+    return "{} % [{}, {}]".format(*map(percent, value))
+
+
+def setting(value):
+    """Return the value of a setting with all its digits."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def minutes(losses):
+    """Return the duration of a training, of its CSV log."""
+    return f"{sum(losses['seconds']) / 60:.1f} min"
+
+
+# Tables ------------------------------------------------------------------------------
+
+
+def metrics(found, columns):
+    """Return a table of every set of images: {heading: (metric, how to write it)}.
+
+    The first set is this model's; reconstructions are left out.
+    """
+    sets = {k: facts for k, facts in found.items() if not k.startswith("recon")}
+    this, rows = next(iter(sets)), []
+    for name, facts in sets.items():
+        values = [(facts.get(metric, ""), form) for metric, form in columns.values()]
+        cells = ["-" if isinstance(v, str) else form(v) for v, form in values]
+        rows.append(["this model" if name == this else NAMES.get(name, name), *cells])
+    return markdown_table(["images", *columns], rows)
+
+
+def distances(found):
+    """Return the table of Frechet and kernel distances."""
+    own = next(iter(found.values()))["Frechet distance"][0]
+    columns = {
+        "number": ("images", rounded),
+        "Frechet distance": ("Frechet distance", estimate),
+        "relative to this model": ("Frechet distance", lambda f: f"{f[0] / own:.1f}"),
+        "to validation photos": ("- to validation photos", estimate),
+        "kernel distance": ("kernel distance", estimate),
+    }
+    return metrics(found, columns)
+
+
+def species(found):
+    """Return the table of classified species, precision and recall."""
+    names = ("classified as requested", "precision", "recall")
+    return metrics(found, {name: (name, percent_estimate) for name in names})
+
+
+def copies(found):
+    """Return the table of copies and distances to the nearest training photo."""
+    forms = {"copies": percent_estimate, "nearest": estimate}
+    names = [f"{what} by {how}" for how in ("pixels", "features") for what in forms]
+    return metrics(found, {name: (name, forms[name.split()[0]]) for name in names})
+
+
+def seeds(found):
+    """Return the table of several trainings; the last set is the VAE's samples."""
+    vae = list(found.values())[-1]["Frechet distance"][0]
+    columns = {
+        "Frechet distance": ("Frechet distance", estimate),
+        "to validation photos": ("- to validation photos", estimate),
+        "times closer than the last": (
+            "Frechet distance",
+            lambda f: f"{vae / f[0]:.1f}",
+        ),
+    }
+    return metrics(found, columns)
+
+
+def sampler(found):
+    """Return how the first set of images was sampled, in words."""
+    config = next(iter(found.values()))
+    words = "{sampler}, {steps} steps, guidance {guidance:g}".format(**config)
+    low, high = config["guidance_interval"]
+    high = "the highest" if high is None else f"{high:g}"
+    words += f" at noise levels from {low:g} to {high}"
+    return f"{words}; {config['nfe']} network evaluations per image"
+
+
+def settings(*models):
+    """Return a table of settings; models: metadata of weights."""
+    facts = {
+        "photos": lambda m: m["data"]["count"],
+        "species": lambda m: len(m["data"]["classes"]),
+        "parameters": lambda m: m["parameters"],
+        "seed": lambda m: m["seed"],
+    }
+    rows = [[name, *(setting(fact(m)) for m in models)] for name, fact in facts.items()]
+    for name in models[0]["settings"]:
+        if name not in UNUSED:
+            values = (m["settings"].get(name, "default") for m in models)
+            rows.append([name.replace("_", " "), *map(setting, values)])
+    return markdown_table(["setting", *(f"`{m['model']}`" for m in models)], rows)
+
+
+def machine(facts):
+    """Return the machine of a measurement in words."""
+    words = "{processor}; {cores} cores, {threads} threads; torch {torch}"
+    return words.format(**facts)
+
+
+def samplers(found):
+    """Return a table: the reference, and the best sampler within each of NFE_LIMITS."""
+    points = [p for p in found["points"] if not isinstance(p["frechet"], str)]
+    reference = max(points, key=lambda p: p["nfe"])
+    rows = [sampler_row("reference", reference, reference)]
+    for most in NFE_LIMITS:
+        within = [point for point in points if point["nfe"] <= most]
+        if within:
+            best = min(within, key=lambda point: point["frechet"][0])
+            rows.append(sampler_row(f"at most {most}", best, reference))
+    head = "NFE;sampler;steps;counted;Frechet distance;to the reference;ms per image"
+    return markdown_table([*head.split(";"), "times faster"], rows)
+
+
+def sampler_row(name, point, reference):
+    """Return a row of `samplers`."""
+    more = point["frechet"][0] / reference["frechet"][0] - 1
+    seconds = point["seconds_per_image"]
+    counts = point["sampler"], str(point["steps"]), str(point["nfe"])
+    faster = f"{reference['seconds_per_image'] / seconds:.1f}"
+    distance = estimate(point["frechet"]), f"{100 * more:+.1f} %"
+    return [name, *counts, *distance, rounded(1000 * seconds), faster]
+
+
+def reflow(found):
+    """Return a table of few evaluations, before and after."""
+    rows = [
+        [
+            name,
+            str(point["nfe"]),
+            estimate(point["frechet"]),
+            rounded(1000 * point["seconds_per_image"]),
+        ]
+        for name in ("before", "after")
+        for point in found[name]
+    ]
+    return markdown_table(["model", "NFE", "Frechet distance", "ms per image"], rows)
