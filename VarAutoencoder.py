@@ -20,11 +20,8 @@ ACTIVE = 0.01  # variance of a mean over images, above which its dimension is ac
 
 
 def quarter(img_width, img_height):
-    """Return (W / 4, H / 4).
-
-    Raises:
-        ValueError: if a side is not a multiple of 4.
-    """
+    """Return (W / 4, H / 4)."""
+    # Raises ValueError if a side is not a multiple of 4.
     for name, value in (("img_width", img_width), ("img_height", img_height)):
         if value < 4 or value % 4:
             raise ValueError(f"{name} must be a multiple of 4, got {value}")
@@ -111,10 +108,8 @@ class VarAutoencoder(nn.Module):
 
     @torch.no_grad()
     def init_output_bias(self, channel_means):
-        """Set the last bias so that the initial outputs are near the mean colour.
-
-        channel_means: (3,), in (0, 1); the bias becomes their logit.
-        """
+        """Set the last bias so that the initial outputs are near the mean colour."""
+        # channel_means: (3,), in (0, 1); the bias becomes their logit.
         self.decoder.image[-2].bias.copy_(torch.logit(channel_means, eps=1e-3))
 
     def reparameterize(self, mu, log_var):
@@ -136,11 +131,9 @@ class VarAutoencoder(nn.Module):
         return self.decoder(z), mu, log_var
 
     def antithetic_draws(self, mu, log_var):
-        """Draw pairs of z on opposite sides of the mean -> (2 K, B, D).
-
-        In the mean over a pair, terms of the gradient that are odd in the noise cancel
-        (Wu et al. 2019, arXiv:1810.02555).
-        """
+        """Draw pairs of z on opposite sides of the mean -> (2 K, B, D)."""
+        # In the mean over a pair, terms of the gradient that are odd in the noise
+        # cancel (Wu et al. 2019, arXiv:1810.02555).
         noise = mu.new_empty(self.antithetic_pairs, *mu.shape).normal_()
         noise = (log_var / 2).exp() * noise  # (K, B, D)
         return torch.cat([mu + noise, mu - noise])
@@ -156,13 +149,11 @@ class VarAutoencoder(nn.Module):
         }
 
     def summarize_details(self, details):
-        """Details of many images -> names -> numbers that are logged beside the loss.
-
-        The loss's parts per image; `loss_at_mean`, with the mean in place of a draw and
-        an unweighted KL; the KL of each dimension; and the number of active units,
-        whose mean varies by more than ACTIVE over the images (Burda et al. 2016,
-        arXiv:1509.00519, section 5.2).
-        """
+        """Details of many images -> names -> numbers, logged beside the loss."""
+        # The loss's parts per image; `loss_at_mean`, with the mean in place of a draw
+        # and an unweighted KL; the KL of each dimension; and the number of active
+        # units, whose mean varies by more than ACTIVE over the images (Burda et al.
+        # 2016, arXiv:1509.00519, section 5.2).
         error, at_mean, kl = (
             details[name].mean(dim=0)
             for name in ("squared_error", "squared_error_at_mean", "kl")
@@ -186,10 +177,8 @@ def squared_error(reconstruction, images):
 
 
 def kl_to_standard_normal(mu, log_var):
-    """Return KL(N(mu, exp(log_var)) || N(0, 1)) of each dimension: (B, D).
-
-    Kingma & Welling 2014, appendix B.
-    """
+    """Return KL(N(mu, exp(log_var)) || N(0, 1)) of each dimension: (B, D)."""
+    # Kingma & Welling 2014, appendix B.
     return 0.5 * (mu**2 + log_var.exp() - 1 - log_var)
 
 

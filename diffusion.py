@@ -128,10 +128,8 @@ class Diffuser(Denoiser):
         return (x - signal_rate * x_0) / noise_rate
 
     def noised(self, x_0, t, noise):
-        """Return x_t given x_0, the forward process in one step (equation 4).
-
-        x_0, noise: (B, C, H, W); t: (B,) steps -> (B, C, H, W).
-        """
+        """Return x_t given x_0, the forward process in one step (equation 4)."""
+        # x_0, noise: (B, C, H, W); t: (B,) steps -> (B, C, H, W).
         signal_rate, noise_rate = self.rates(t)
         return signal_rate * x_0 + noise_rate * noise
 

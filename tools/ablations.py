@@ -49,11 +49,8 @@ def parse(argv=None):
 
 
 def read_tables(path):
-    """Return the content of a TOML file, checked as far as its runs need.
-
-    Raises:
-        UserError: if it cannot be read, is no TOML, or lacks a key.
-    """
+    """Return the content of a TOML file, checked as far as its runs need."""
+    # Raises UserError if it cannot be read, is no TOML, or lacks a key.
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -88,11 +85,8 @@ def code_hash(project):
 
 
 def run_all(tables, args):
-    """Run what is not finished -> {(title, row's name): last rows of the logs}.
-
-    Raises:
-        UserError: if a training fails.
-    """
+    """Run what is not finished -> {(title, row's name): last rows of the logs}."""
+    # Raises UserError if a training fails.
     jobs = [
         (table, row, seed)
         for table in tables
@@ -116,11 +110,8 @@ def run_all(tables, args):
 
 
 def result_of(table, row, seed, args, running):
-    """Return the last row of a run's log, with its metrics; run it if needed.
-
-    Raises:
-        UserError: if it fails, or its log lacks a column.
-    """
+    """Return the last row of a run's log, with its metrics; run it if needed."""
+    # Raises UserError if it fails, or its log lacks a column.
     name, flags, *measure_flags = row
     out = args.out / args.table.stem / table["title"] / name / str(seed)
     data = ["--data", str(args.data)] if args.data else []
@@ -159,13 +150,9 @@ def measured(measure, out, data, jobs, running):
 
 
 def execute(command, stdout, jobs, running):
-    """Run a command of the project, with its output in the file `stdout`.
-
-    With several `jobs` it gets its part of the cores; `running` gains its process.
-
-    Raises:
-        UserError: if it fails.
-    """
+    """Run a command of the project, with its output in the file `stdout`."""
+    # With several `jobs` it gets its part of the cores; `running` gains its process.
+    # Raises UserError if it fails.
     print(f"running {shlex.join(command)}", file=sys.stderr, flush=True)
     stdout.parent.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}

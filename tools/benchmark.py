@@ -86,10 +86,8 @@ def prepare_step(settings, name, device):
 
 
 def count_flops(call):
-    """Return the floating-point operations of call(), two per multiply-add.
-
-    Those of convolutions and matrix products: torch.utils.flop_counter.
-    """
+    """Return the floating-point operations of call(), two per multiply-add."""
+    # Those of convolutions and matrix products: torch.utils.flop_counter.
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()

@@ -71,10 +71,8 @@ REFERENCE = next(name for name, s in SAMPLERS.items() if s.uses_schedule)
 
 
 def steps_within(sampler, nfe, max_steps):
-    """Return the most steps of a sampler with at most `nfe` network evaluations.
-
-    max_steps: of a sampler that uses the model's own schedule.
-    """
+    """Return the most steps of a sampler with at most `nfe` network evaluations."""
+    # max_steps: of a sampler that uses the model's own schedule.
     row = SAMPLERS[sampler]
     steps = max(s for s in range(1, nfe + 1) if row.nfe(s) <= nfe)
     return min(steps, max_steps) if row.uses_schedule else steps
@@ -89,10 +87,8 @@ def points_requested(nfe, max_steps):
 
 
 def facts_of(args, weights, metadata, data):
-    """Return everything that a point depends on, in plain types.
-
-    metadata: of the weights; data: metadata of the photos.
-    """
+    """Return everything that a point depends on, in plain types."""
+    # metadata: of the weights; data: metadata of the photos.
     features = Path(args.extractor)
     paths = [p for name in CODE for p in sorted((PROJECT / name).rglob("*.py"))]
     paths += [PROJECT / name for name in CODE if name.endswith(".py")]
@@ -136,10 +132,8 @@ def kept_points(path, facts):
 
 
 def table(points, nfe, max_steps):
-    """{(sampler, steps): point} -> lines: a row per sampler, a column per number.
-
-    Another number of evaluations than the column's is in brackets.
-    """
+    """{(sampler, steps): point} -> lines: a row per sampler, a column per number."""
+    # Another number of evaluations than the column's is in brackets.
     rows = [["sampler", *map(str, nfe)]]
     for sampler in SAMPLERS:
         found = [points[sampler, steps_within(sampler, n, max_steps)] for n in nfe]

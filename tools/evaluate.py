@@ -86,11 +86,8 @@ from utils.registry import load_diffusion, load_model
 
 
 def read_images(path, args, count=None):
-    """Return images (N, 3, H, W) in [0, 1], and the requested species' names or None.
-
-    Raises:
-        UserError: if there are none, or the file is something else.
-    """
+    """Return images (N, 3, H, W) in [0, 1], and the requested species or None."""
+    # Raises UserError if there are none, or the file is something else.
     if is_weights(path):
         return sample_weights(path, args, count or args.count)
     if not path.is_dir():
@@ -115,11 +112,8 @@ def read_array(path):
 
 
 def model_of(path):
-    """Return the name of the model whose weights are in a file.
-
-    Raises:
-        UserError: if the file holds something that generates no images.
-    """
+    """Return the name of the model whose weights are in a file."""
+    # Raises UserError if the file holds something that generates no images.
     name = load_checkpoint(path)[1].get("model")
     if name not in (*AUTOENCODERS, *DIFFUSION_MODELS):
         raise UserError(
@@ -146,10 +140,8 @@ def sample_weights(path, args, count):
 
 
 def sampling_facts(path, args):
-    """Return how a diffusion model's file was sampled: names -> values; else nothing.
-
-    The evaluations of the network are counted on one image.
-    """
+    """Return how a diffusion model's file was sampled: names -> values."""
+    # The evaluations of the network are counted on one image.
     if not is_weights(path) or model_of(path) in AUTOENCODERS:
         return {}
     model, metadata = load_diffusion(path)
@@ -172,11 +164,8 @@ def reconstructions(path, images):
 
 
 def open_photos(args):
-    """Return (training, validation) photos of the size and split of IMAGES.
-
-    Raises:
-        UsageError: if IMAGES differ in size or split.
-    """
+    """Return (training, validation) photos of the size and split of IMAGES."""
+    # Raises UsageError if IMAGES differ in size or split.
     found = set()
     for path in args.images:
         width = height = IMAGE_SIZE
@@ -199,10 +188,8 @@ def open_photos(args):
 
 
 def sets_to_compare(args, training, validation):
-    """Return name -> (images (N, 3, H, W), their species' names or None).
-
-    training, validation: data sets. First IMAGES, then what they are compared to.
-    """
+    """Return name -> (images (N, 3, H, W), their species' names or None)."""
+    # training, validation: data sets. First IMAGES, then what they are compared to.
     photos, sets = training.all_images(), {}
     for path in args.images:
         requested = sets[str(path)] = read_images(path, args)

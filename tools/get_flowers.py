@@ -21,19 +21,13 @@ from tqdm import tqdm
 
 from utils.cli import PROJECT, UsageError, UserError, run
 from utils.cli.arguments import command_line
+from utils.config import ALL_SPECIES, PHOTO_EXTENSIONS, SPECIES
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/l3llff/flowers"
 BY_HAND = "get it by hand from kaggle.com/datasets/l3llff/flowers and use --from"
-ASSIGNED = ("astilbe", "bellflower", "calendula")
-SPECIES = (
-    *("astilbe", "bellflower", "black_eyed_susan", "calendula", "california_poppy"),
-    *("carnation", "common_daisy", "coreopsis", "daffodil", "dandelion", "iris"),
-    *("magnolia", "rose", "sunflower", "tulip", "water_lily"),
-)
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_MEMBERS = 50_000  # the full set has about 15,700
 MAX_BYTES = 4 * 10**9  # unpacked, all members together
-MAX_RATIO = 100  # unpacked : packed, of one member; photos hardly shrink
+MAX_RATIO = 100  # unpacked : packed, of one member; photos hardly compress
 
 
 class BadArchive(UserError):
@@ -44,14 +38,14 @@ def is_photo(path):
     """A photo by its name, outside hidden folders and those that macOS adds."""
     parts = PurePosixPath(path).parts
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return path.lower().endswith(EXTENSIONS) and not hidden
+    return path.lower().endswith(PHOTO_EXTENSIONS) and not hidden
 
 
 def species_of(path):
     """Name of the nearest folder above the file that is a species, or None."""
     folders = reversed(PurePosixPath(path).parts[:-1])
     names = (re.sub(r"[\s-]+", "_", folder.strip().lower()) for folder in folders)
-    return next((name for name in names if name in SPECIES), None)
+    return next((name for name in names if name in ALL_SPECIES), None)
 
 
 def choose(source, files, wanted):
@@ -191,7 +185,7 @@ def install(source, wanted, target, sha256):
         swap(fresh, target)
     except OSError as error:
         why = f"{error.filename or fresh}: {error.strerror or error}"
-        raise UserError(f"{why}; mend this and run the command again") from error
+        raise UserError(f"{why}; correct this and run the command again") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -269,7 +263,7 @@ def fetch(wanted, target, sha256):
 def parse(argv):
     parser = command_line(__doc__)
     add = parser.add_argument
-    names = dict(nargs="+", choices=[*SPECIES, "all"], default=ASSIGNED)
+    names = dict(nargs="+", choices=[*ALL_SPECIES, "all"], default=SPECIES)
     add("--species", **names, metavar="NAME", help="some of the 16, or all")
     add("--from", dest="source", type=Path, metavar="PATH", help="archive or folder")
     add("--to", type=Path, default=PROJECT / "flowers", help="new folder (./flowers)")
@@ -284,7 +278,7 @@ def parse(argv):
 
 def main(argv=None):
     args = parse(argv)
-    wanted = [name for name in SPECIES if {name, "all"} & set(args.species)]
+    wanted = [name for name in ALL_SPECIES if {name, "all"} & set(args.species)]
     target = args.to.resolve()
     check_target(target)
     if args.source:

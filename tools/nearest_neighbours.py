@@ -54,10 +54,8 @@ from utils.registry import load_model
 
 
 def orient(images, photos, extractor):
-    """Return the photos (N, 3, H, W), each flipped where that is nearer to its image.
-
-    By the Euclidean distance of features.
-    """
+    """Return the photos (N, 3, H, W), flipped where that is nearer to the image."""
+    # By the Euclidean distance of features.
     features = extract(extractor, images)
     plain, flipped = (
         (extract(extractor, side) - features).norm(dim=1)
@@ -72,10 +70,8 @@ def ratios(near):
 
 
 def block(rows, samples, photos, found):
-    """Return the parts of a picture: samples (rows) above their nearest photos.
-
-    found: {name: (extractor, utils.evaluation.metrics.Nearest)}.
-    """
+    """Return the parts of a picture: samples (rows) above their nearest photos."""
+    # found: {name: (extractor, utils.evaluation.metrics.Nearest)}.
     chosen = samples[rows]
     parts = [grid(chosen, COLUMNS, scale_for(chosen))]
     for extractor, near in found.values():
@@ -86,10 +82,8 @@ def block(rows, samples, photos, found):
 
 
 def most_similar(found):
-    """Return the COLUMNS samples with the smallest ratio by any of the distances.
-
-    found: as of `block`.
-    """
+    """Return the COLUMNS samples with the smallest ratio by any of the distances."""
+    # found: as of `block`.
     least = torch.stack([ratios(near) for _, near in found.values()]).amin(dim=0)
     return least.argsort()[:COLUMNS].tolist()
 

@@ -133,11 +133,9 @@ def straighten(args, settings, model, loaders, metadata):
 
 
 def reflow(args, started, model, metadata, origin):
-    """Do one round -> (model, metadata) of its best weights, on the CPU.
-
-    model: on its device; metadata: of its weights; origin: the metadata of the new
-    weights say so where they come from.
-    """
+    """Do one round -> (model, metadata) of its best weights, on the CPU."""
+    # model: on its device; metadata: of its weights; origin: the metadata of the new
+    # weights say so where they come from.
     loaders = make_loaders(args, model, metadata)
     settings = settings_for(args, metadata)
     if args.budget:
@@ -154,11 +152,9 @@ def reflow(args, started, model, metadata, origin):
 
 
 def compare(models, start, reference):
-    """Generate from one start by FEW_STEPS and by the model's own config.
-
-    models: name -> (model, its config) -> name -> [(Generated, Frechet distances by
-    name), ...].
-    """
+    """Generate from one start by FEW_STEPS and by the model's own config."""
+    # models: name -> (model, its config) -> name -> [(Generated, Frechet distances by
+    # name), ...].
     found = {}
     for name, (model, config) in models.items():
         row = [generate_from(model, c, start) for c in (*FEW_STEPS, config)]

@@ -4,9 +4,9 @@ python -m tools.report
 python -m tools.report --check
 
 docs/diffusion_report.template.md is a string.Template; `figures` returns what its names
-stand for, from log/ and from the metadata of weights in models/. --check writes nothing,
-and fails if the report is not what the files say. Files are read, and the report is
-written, below --out.
+stand for, from log/ and from the metadata of weights in models/. --check writes
+nothing, and fails if the report is not what the files say. Files are read, and the
+report is written, below --out.
 """
 
 import csv
@@ -74,11 +74,8 @@ class Files:
         self.root = root
 
     def require(self, name):
-        """Return the path of a file.
-
-        Raises:
-            UserError: if it is not there.
-        """
+        """Return the path of a file."""
+        # Raises UserError if it is not there.
         if not (self.root / name).is_file():
             raise UserError(f"{self.root / name} is not there; {remedy(name)}")
         return self.root / name
@@ -197,11 +194,8 @@ they take the same time. Distances of {count} samples of each:
 
 
 def report(files):
-    """Return the text of the report, whose pictures and links all exist.
-
-    Raises:
-        UserError: if a file or a value in it is missing.
-    """
+    """Return the text of the report, whose pictures and links all exist."""
+    # Raises UserError if a file or a value in it is missing.
     try:
         values = figures(files)
     except (KeyError, IndexError, ValueError) as error:

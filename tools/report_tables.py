@@ -49,10 +49,8 @@ def minutes(losses):
 
 
 def metrics(found, columns):
-    """Return a table of every set of images: {heading: (metric, how to write it)}.
-
-    The first set is this model's; reconstructions are left out.
-    """
+    """Return a table of every set of images: {heading: (metric, how to write it)}."""
+    # The first set is this model's; reconstructions are left out.
     sets = {k: facts for k, facts in found.items() if not k.startswith("recon")}
     this, rows = next(iter(sets)), []
     for name, facts in sets.items():

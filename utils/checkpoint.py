@@ -156,10 +156,8 @@ def load_checkpoint(path):
 
 
 def verified(path):
-    """Return the bytes of a zip file whose every member has the right checksum.
-
-    torch.save writes checksums, but only `zipfile` compares them.
-    """
+    """Return the bytes of a zip file whose every member has the right checksum."""
+    # torch.save writes checksums, but only `zipfile` compares them.
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Photos -> one seeded split -> uint8 tensors in memory -> batches in [0, 1]."""
+"""The starter kit's data loaders and pictures of images."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader
 from utils import figures
 from utils.cli import PROJECT
 from utils.data.dataset import (
-    as_fetched,
     find_samples,
     load_photos,
     select_species,
@@ -32,24 +31,23 @@ def create_flower_dataloaders(
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
-    Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], squashed to that size;
-    labels are int64 (B,). The split depends on the file names and `split_seed` alone;
-    `seed` shuffles the training batches, `hflip` mirrors half of their images and
-    `translate` moves them by up to so many pixels. `species` are the names of the class
-    folders to take, by default all. Every photo is decoded once, into memory, so that
+    Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], resized without a crop;
+    labels are int64 (B,). The split depends on the file names and `split_seed` only;
+    `seed` shuffles the training batches, `hflip` flips half of their images and
+    `translate` shifts them by up to so many pixels. `species` are the names of the
+    class folders to use, by default all. Every photo is decoded once, into memory;
     `num_worker` is accepted and has no effect.
 
     Raises:
         UsageError: if `root` is no folder, or lacks one of the `species`.
         UserError: if it holds no photos (unless `synthetic_if_empty`), or damaged ones.
     """
-    classes, samples = find_samples(Path(root), synthetic_if_empty)
+    root, size = Path(root), (IMG_WIDTH, IMG_HEIGHT)
+    classes, samples = find_samples(root, synthetic_if_empty)
     if samples:
-        sides = load_photos(
-            Path(root), classes, samples, (IMG_WIDTH, IMG_HEIGHT), split_seed, strict
-        )
+        sides = load_photos(root, classes, samples, size, split_seed, strict)
     else:
-        sides = synthetic_flowers((IMG_WIDTH, IMG_HEIGHT), split_seed)
+        sides = synthetic_flowers(size, split_seed)
     if species:
         sides = select_species(sides, species)
     sides[0].hflip, sides[0].translate = hflip, translate
@@ -58,15 +56,20 @@ def create_flower_dataloaders(
             side,
             batch_size=batch_size,
             shuffle=shuffle,
-            collate_fn=as_fetched,
+            collate_fn=whole_batch,
             generator=torch.Generator().manual_seed(seed),
         )
         for side, shuffle in zip(sides, (True, False), strict=True)
     )
 
 
+def whole_batch(batch):
+    """Return the batch as `FlowerImages.__getitems__` made it."""
+    return batch
+
+
 def open_flowers(data, batch_size, size, **options):
-    """Return a command's loaders: of `--data`, else of ./flowers, else of drawings.
+    """Return a command's loaders: of `data`, by default ./flowers or drawn flowers.
 
     size: (width, height) in pixels; options: of `create_flower_dataloaders`.
     """
@@ -80,11 +83,11 @@ def open_flowers(data, batch_size, size, **options):
 
 
 def show_images(images, nmax=64, save_path=None):
-    """Show up to `nmax` images (B, 3, H, W) in a window, eight a row; or save them."""
+    """Show up to `nmax` images (B, 3, H, W) in a window; or save them."""
     if save_path:
         figures.save_grid(images[:nmax], save_path, columns=8)
         return
-    from matplotlib import pyplot  # the only place that opens a window
+    from matplotlib import pyplot  # opens a window: no command calls this
 
     pyplot.imshow(figures.grid(images[:nmax], columns=8), interpolation="nearest")
     pyplot.axis("off")

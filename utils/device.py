@@ -17,11 +17,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def choose_device(name):
-    """Return the torch.device of this name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        UserError: if the machine has no such device.
-    """
+    """Return the torch.device of this name; auto takes CUDA, then MPS, then the CPU."""
+    # Raises UserError if the machine has no such device.
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -35,10 +32,8 @@ def choose_device(name):
 
 
 def prepare_device(name):
-    """Return the device of this name, prepared for training.
-
-    Float32 products use bfloat16 units, with float32 sums, where the CPU has them.
-    """
+    """Return the device of this name, prepared for training."""
+    # Float32 products use bfloat16 units, with float32 sums, where the CPU has them.
     device = choose_device(name)
     keep_freed_memory()
     if has_bfloat16_units(device):
@@ -82,10 +77,8 @@ def has_bfloat16_units(device):
 
 
 def keep_freed_memory():
-    """Let glibc reuse freed blocks instead of returning them to the system.
-
-    Otherwise each step maps and zeroes its large tensors anew.
-    """
+    """Let glibc reuse freed blocks instead of returning them to the system."""
+    # Otherwise each step maps and zeroes its large tensors anew.
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library

@@ -194,10 +194,8 @@ class TimeEstimate:
 
 
 def seconds_per_step(model, optimizer, batch_loss, images, labels):
-    """Return the median time of a training step, without the first ones.
-
-    They allocate memory and choose kernels. The global random state is unchanged.
-    """
+    """Return the median time of a training step, without the first ones."""
+    # They allocate memory and choose kernels. The global random state is unchanged.
     device, times = next(model.parameters()).device, []
     with fork_rng(0):
         for _ in range(PROBE_STEPS):
@@ -210,11 +208,8 @@ def seconds_per_step(model, optimizer, batch_loss, images, labels):
 
 
 def epochs_within(seconds, per_epoch):
-    """Return how many epochs of `per_epoch` seconds fit into `seconds`.
-
-    Raises:
-        UserError: if none does.
-    """
+    """Return how many epochs of `per_epoch` seconds fit into `seconds`."""
+    # Raises UserError if none does.
     epochs = int(MARGIN * seconds / per_epoch)
     if epochs < 1:
         raise UserError(
@@ -225,10 +220,8 @@ def epochs_within(seconds, per_epoch):
 
 
 def with_budget(settings, seconds, model, loader, batch_loss):
-    """Return the settings with as many epochs as fit into `seconds`.
-
-    A copy of the model is trained for a few steps on the loader's first batch.
-    """
+    """Return the settings with as many epochs as fit into `seconds`."""
+    # A copy of the model is trained for a few steps on the loader's first batch.
     batch = [part[: settings.batch_size] for part in loader.dataset[:]]
     copy = deepcopy(model).train()
     optimizer, *_ = prepare_training(settings, copy, len(loader))

@@ -18,9 +18,9 @@ DPI = 100
 GAP = 1  # pixels between images, before enlargement
 TITLE = 30  # pixels of height for a line of text
 MARGIN = 12  # pixels around everything
-TILE = 96  # pixels that an image is enlarged to, metadata
-LETTER = 8  # pixels of width of a letter, metadata
-SMALL = 8  # points of a letter's height where there is little place
+TILE = 96  # pixels that an image is enlarged to, about
+LETTER = 8  # pixels of width of a letter, about
+SMALL = 8  # points of a letter's height where there is little space
 
 
 def enlarge(picture, factor):
@@ -38,10 +38,8 @@ def grid(images, columns, factor=1):
 
 
 def labelled(images, columns, words):
-    """Images (B, 3, H, W), enlarged -> picture (H', W', 3), a word left of each row.
-
-    The words take the width of an image, so that headings can stand above the columns.
-    """
+    """Images (B, 3, H, W), enlarged -> picture (H', W', 3), a word left of each row."""
+    # The words are as wide as an image, so that headings align with the columns.
     factor = scale_for(images)
     picture = grid(images, columns, factor)
     size = factor * (images.shape[-1] + GAP), len(picture)
@@ -54,15 +52,13 @@ def labelled(images, columns, words):
 
 
 def scale_for(images):
-    """Return the whole number by which these images become metadata TILE pixels wide."""
+    """Return the whole number by which these images become about TILE pixels wide."""
     return max(1, round(TILE / images.shape[-1]))
 
 
 def save_stack(parts, path):
-    """Save titles, rows of headings and pictures, one under the other, as one PNG.
-
-    A title is a str, a row of headings a list of str, a picture an array (H, W, 3).
-    """
+    """Save titles, rows of headings and pictures, one under the other, as one PNG."""
+    # A title is a str, a row of headings a list of str, a picture an array (H, W, 3).
     heights = [len(p) if isinstance(p, np.ndarray) else TITLE for p in parts]
     inner = max(p.shape[1] for p in parts if isinstance(p, np.ndarray))
     width, height = inner + 2 * MARGIN, sum(heights) + 2 * MARGIN
@@ -83,7 +79,7 @@ def save_stack(parts, path):
 
 
 def save(figure, path):
-    """Write the figure; a name without an ending gets `.png`."""
+    """Write the figure; a name without an extension gets `.png`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path if path.suffix == ".png" else path.with_name(path.name + ".png")
@@ -91,22 +87,21 @@ def save(figure, path):
 
 
 def render(figure):
-    """Return what a figure looks like, (H, W, 3) in [0, 1]."""
+    """Return the rendered figure, (H, W, 3) in [0, 1]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3] / 255
 
 
 def caption(name, what, metadata):
-    """Return a title: model, what is shown, and what the weights have seen."""
+    """Return a title: model, what is shown, and what the weights were trained on."""
     words = [f"{name}: {what}"]
     if "data" in metadata:
         data = metadata["data"]
         words.append(f"data: {data['count']} {data['source']}")
     if "epoch" in metadata:
-        epoch = metadata["epoch"] + name.startswith(
-            "diffusion"
-        )  # whose log counts from 1
+        # The log of diffusion.py counts from 1.
+        epoch = metadata["epoch"] + name.startswith("diffusion")
         words.append(f"epoch {epoch}, validation loss {metadata['valid_loss']:.4g}")
     return ", ".join(words)
 
@@ -124,11 +119,10 @@ def save_reconstructions(originals, reconstructions, path, title=""):
 
 
 def save_strip(frames, steps, path, title, rows=4):
-    """Save a denoising strip, one column per frame, above all finished images.
-
-    frames: list of images (B, 3, H, W) in [0, 1]; steps: the number of each. The strip
-    follows the first `rows` images from noise to the end; the last frame is the end.
-    """
+    """Save a denoising strip, one column per frame, above all finished images."""
+    # frames: list of images (B, 3, H, W) in [0, 1]; steps: the number of each. The
+    # strip follows the first `rows` images from noise to the end; the last frame is the
+    # end.
     first = torch.stack([frame[:rows].cpu() for frame in frames], dim=1)
     strip = grid(first.flatten(0, 1), len(frames), scale_for(first))
     finished = grid(frames[-1], len(frames), scale_for(first))
@@ -166,11 +160,9 @@ def save_curves(csv_path, path, title):
 
 
 def plot_nfe_curves(curves, reference, path, title):
-    """Draw Frechet distance and seconds per image against evaluations of the network.
-
-    curves: name -> [(evaluations, distance, seconds), ...]; reference: (name, distance,
-    seconds), a line across both. All axes are logarithmic.
-    """
+    """Plot Frechet distance and seconds per image against network evaluations."""
+    # curves: name -> [(evaluations, distance, seconds), ...]; reference: (name,
+    # distance, seconds), a line across both. All axes are logarithmic.
     figure = Figure(figsize=(11, 4.6), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=SMALL, x=0.01, ha="left")
     ticks = sorted({number for number, *_ in next(iter(curves.values()))})

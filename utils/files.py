@@ -17,11 +17,8 @@ from utils.cli import UserError
 
 
 def prepare_target(path):
-    """Make the folder of `path`, remove the rest of a killed run; return the path.
-
-    Raises:
-        UserError: if the file could not be saved later.
-    """
+    """Make the folder of `path`, remove the rest of a killed run; return the path."""
+    # Raises UserError if the file could not be saved later.
     path = Path(path)
     prepare_folder(path.parent)
     if path.is_dir():
@@ -31,11 +28,8 @@ def prepare_target(path):
 
 
 def prepare_folder(folder):
-    """Make the folder and prove that files can be written into it.
-
-    Raises:
-        UserError: if they cannot.
-    """
+    """Make the folder and prove that files can be written into it."""
+    # Raises UserError if they cannot.
     folder = Path(folder)
     probe = folder / f".probe-{os.getpid()}"
     try:
@@ -92,15 +86,11 @@ def flush_folder(folder):
 
 
 def save_images(path, batches, shape):
-    """Save batches of images (B, 3, H, W) in [0, 1] as one .npy file of uint8.
-
-    shape: of the array in the file, (N, H, W, 3). A batch is written before the next
-    but one is generated.
-
-    Raises:
-        ValueError: if the batches hold another number or size of images.
-        UserError: if the file cannot be written.
-    """
+    """Save batches of images (B, 3, H, W) in [0, 1] as one .npy file of uint8."""
+    # shape: of the array in the file, (N, H, W, 3). A batch is written before the next
+    # but one is generated.
+    # Raises ValueError if the batches hold another number or size of images.
+    # Raises UserError if the file cannot be written.
     path = prepare_target(path)
     try:
         replace_file(path, npy_chunks(batches, shape))
@@ -111,10 +101,8 @@ def save_images(path, batches, shape):
 
 
 def npy_chunks(batches, shape):
-    """Yield the bytes of a .npy file: its header, then the pixels of each batch.
-
-    Not a memory map, which kills the process when the disk is full.
-    """
+    """Yield the bytes of a .npy file: its header, then the pixels of each batch."""
+    # Not a memory map, which kills the process when the disk is full.
     header = io.BytesIO()
     facts = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(header, facts)
@@ -132,12 +120,10 @@ def npy_chunks(batches, shape):
 
 
 def csv_log(path):
-    """Return a function that appends a row to the CSV file `path`.
-
-    A row is a dictionary; `seconds` since the last row are added. The columns are those
-    of the first row, and only then an older file is replaced. Without a path nothing is
-    written.
-    """
+    """Return a function that appends a row to the CSV file `path`."""
+    # A row is a dictionary; `seconds` since the last row are added. The columns are
+    # those of the first row, and only then an older file is replaced. Without a path
+    # nothing is written.
     start, columns = time.perf_counter(), None
 
     def write_row(row):

@@ -97,11 +97,9 @@ class GaussianMixture(nn.Module):
         return codes
 
     def maximize(self, codes, responsibilities):
-        """Fit each component to its codes (N, D): the M step of EM.
-
-        responsibilities: (N, K). Covariances are shrunk towards isotropic ones, so that
-        few codes give a positive definite one.
-        """
+        """Fit each component to its codes (N, D): the M step of EM."""
+        # responsibilities: (N, K). Covariances are shrunk towards isotropic ones, so
+        # that few codes give a positive definite one.
         totals = responsibilities.sum(dim=0) + 1e-9  # (K,)
         self.weights.copy_(totals / totals.sum())
         self.means.copy_(responsibilities.T @ codes / totals[:, None])
@@ -154,10 +152,8 @@ class Priors(nn.Module):
 
 
 def fit_priors(of, codes):
-    """Fit a Gaussian and a Gaussian mixture to a model's codes (N, D) -> Priors.
-
-    of: the model's short name. Few codes get fewer components.
-    """
+    """Fit a Gaussian and a Gaussian mixture to a model's codes (N, D) -> Priors."""
+    # of: the model's short name. Few codes get fewer components.
     components = max(1, min(MAX_COMPONENTS, len(codes) // CODES_PER_COMPONENT))
     priors = Priors(of, codes.shape[1], components)
     priors.gaussian = fit_gaussian_mixture(codes, 1)

@@ -250,12 +250,10 @@ def validate(model, loader, batch_loss, device, where="", seed=0):
 
 @torch.no_grad()
 def validation_metrics(model, loader, device, seed=0):
-    """Return what the model reports of all photos: `valid_` + name -> number.
-
-    `model.validation_details(images, labels)` returns names -> (B, ...), and
-    `model.summarize_details` of those of all photos names -> numbers. Empty for a model
-    without them.
-    """
+    """Return what the model reports of all photos: `valid_` + name -> number."""
+    # `model.validation_details(images, labels)` returns names -> (B, ...), and
+    # `model.summarize_details` of those of all photos names -> numbers. Empty for a
+    # model without them.
     if not hasattr(model, "validation_details"):
         return {}
     model.eval()
@@ -273,11 +271,8 @@ def validation_metrics(model, loader, device, seed=0):
 
 
 def finite(loss, name):
-    """Return the loss as a float, or stop the run.
-
-    Raises:
-        UserError: if it is nan or infinite.
-    """
+    """Return the loss as a float, or stop the run."""
+    # Raises UserError if it is nan or infinite.
     value = loss.item()
     if not math.isfinite(value):
         raise UserError(
@@ -293,9 +288,7 @@ def per_batch(results):
 
 
 def per_photo(results, reduction):
-    """Return the mean loss per photo, independent of the batch size.
-
-    reduction: "mean" or "sum", what the batch losses are over their photos.
-    """
+    """Return the mean loss per photo, independent of the batch size."""
+    # reduction: "mean" or "sum", what the batch losses are over their photos.
     total = sum(loss if reduction == "sum" else loss * n for loss, n in results)
     return total / sum(n for _, n in results)

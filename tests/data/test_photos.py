@@ -193,15 +193,15 @@ def why_refused(path):
 @pytest.mark.parametrize(
     "size, ceiling, held",
     [
-        (20_000, photos.MOST_PIXELS, True),
-        (12_000, photos.MOST_PIXELS, True),
-        (8_000, photos.MOST_PIXELS, True),
+        (20_000, photos.MAX_PIXELS, True),
+        (12_000, photos.MAX_PIXELS, True),
+        (8_000, photos.MAX_PIXELS, True),
         (8_000, 10**12, False),  # the mutant: Pillow alone would take 190 MB
     ],
 )
 def test_bomb_takes_no_memory(tmp_path, monkeypatch, size, ceiling, held):
     """P10, P11, I18, I19: refused within 50 MB."""
-    monkeypatch.setattr(photos, "MOST_PIXELS", ceiling)
+    monkeypatch.setattr(photos, "MAX_PIXELS", ceiling)
     (tmp_path / "x.png").write_bytes(png(size, size))
 
     def work():

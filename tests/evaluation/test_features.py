@@ -38,12 +38,14 @@ def test_it_tells_drawn_species_apart(trained):
 
 def test_the_file_is_half_precision_and_its_description_says_what_it_saw(trained):
     path = trained[0] / "models" / "features.pt"
-    weights, about = load_checkpoint(path)
+    weights, metadata = load_checkpoint(path)
     kinds = {value.dtype for value in weights.values()}
     assert kinds == {torch.float16, torch.int64}  # and the counts of the normalisation
     assert path.stat().st_size < 6e6
-    assert about["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
-    assert about["valid_right"] == pytest.approx(float(trained[1][-1][-6:]), abs=1e-4)
+    assert metadata["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
+    assert metadata["valid_right"] == pytest.approx(
+        float(trained[1][-1][-6:]), abs=1e-4
+    )
 
 
 def test_the_loaded_extractor_is_the_one_that_was_judged(trained):
@@ -52,7 +54,7 @@ def test_the_loaded_extractor_is_the_one_that_was_judged(trained):
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     _, validation = create_flower_dataloaders(16, trained[0] / "photos", 24, 24)
-    right = train_features.share_right(model, validation, torch.device("cpu"))
+    right = train_features.accuracy(model, validation, torch.device("cpu"))
     assert right == pytest.approx(float(trained[1][-1][-6:]), abs=0.05)
     images = next(iter(validation))[0]
     assert model(images).shape == (len(images), 256)

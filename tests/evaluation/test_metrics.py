@@ -9,12 +9,12 @@ from tests.helpers.metrics import normal, whitened
 from utils.data.synthetic import draw_flowers
 from utils.evaluation.evaluate import precision, recall
 from utils.evaluation.metrics import (
-    among,
     extract,
     frechet_distance,
+    in_manifold,
     kernel_distance,
     nearest_training_images,
-    share,
+    proportion,
     with_interval,
 )
 
@@ -145,7 +145,7 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
 @pytest.mark.parametrize("right, count", [(0, 1000), (3, 40), (20, 40), (40, 40)])
 def test_the_interval_of_a_share(right, count):
     """Wilson's ends are the shares p that the observed one is 1.96 deviations from."""
-    value, low, high = share(torch.arange(count) < right)
+    value, low, high = proportion(torch.arange(count) < right)
     assert value == right / count and 0 <= low <= value <= high <= 1
     for p in (low, high):
         if 0 < p < 1:
@@ -155,7 +155,7 @@ def test_the_interval_of_a_share(right, count):
 
 
 def test_the_interval_of_a_distance_narrows_with_more_images():
-    widths = []
+    channels = []
     for count in (100, 1600):
         others = normal(2000, 4, 0)
         found = with_interval(
@@ -163,8 +163,8 @@ def test_the_interval_of_a_distance_narrows_with_more_images():
             normal(count, 4, 1, shift=0.5),
         )
         assert found.low < found.value < found.high
-        widths.append(found.high - found.low)
-    assert widths[0] > 2 * widths[1]
+        channels.append(found.high - found.low)
+    assert channels[0] > 2 * channels[1]
 
 
 # Precision and recall -----------------------------------------------------------
@@ -173,7 +173,9 @@ def test_the_interval_of_a_distance_narrows_with_more_images():
 def precision_and_recall(real, generated, neighbours=3):
     """Both shares, without intervals."""
     sides = (generated, real), (real, generated)
-    return tuple(among(*side, neighbours).double().mean().item() for side in sides)
+    return tuple(
+        in_manifold(*side, neighbours).double().mean().item() for side in sides
+    )
 
 
 def test_precision_and_recall_of_equal_sets():
@@ -256,7 +258,7 @@ def test_nearest_by_features(flowers):
 
 def test_too_few_images_are_refused():
     one, nine, many = normal(1, 4, 0), normal(9, 4, 0), normal(30, 4, 1)
-    for measure in (frechet_distance, kernel_distance, among):
+    for measure in (frechet_distance, kernel_distance, in_manifold):
         with pytest.raises(ValueError, match="needed, got 1"):
             measure(many, one)
     with pytest.raises(ValueError, match="at least 10 images are needed, got 9"):

@@ -3,10 +3,10 @@
 import torch
 
 
-def normal(count, size, seed, scale=1.0, translate=0.0):
+def normal(count, size, seed, scale=1.0, shift=0.0):
     """Draws of N(shift, scale^2), (count, size) in float64."""
     generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(count, size, generator=generator).double() + translate
+    return scale * torch.randn(count, size, generator=generator).double() + shift
 
 
 def whitened(count, size, seed):

@@ -1,12 +1,20 @@
 """What the README says of commands, files and defaults is true of the code (R6)."""
 
 import re
+from dataclasses import fields
 
 import pytest
 
 from tests.helpers.project import PROJECT
-from utils.cli.arguments import FLAGS, MODELS
-from utils.config import DIFFUSION_MODELS, OPTIMIZERS, PRESETS, DiffusionSettings
+from utils.cli.arguments import FLAGS, flag_of
+from utils.config import (
+    AUTOENCODERS,
+    DIFFUSION_MODELS,
+    OPTIMIZERS,
+    PRESETS,
+    AutoencoderSettings,
+    DiffusionSettings,
+)
 
 README = (PROJECT / "README.md").read_text("utf-8")
 
@@ -19,21 +27,41 @@ def test_the_two_commands_are_the_ones_of_ci():
     assert "pip install -r requirements.txt && python train_script.py" in README
 
 
-def test_files_named_are_there():
-    for path in re.findall(r"\]\(((?:vis|docs)/[^)]+)\)", README):
-        assert (PROJECT / path).is_file(), path
-    for path in re.findall(r"python (\w+\.py)", README):
-        assert (PROJECT / path).is_file(), path
-    for module in re.findall(r"python -m (tools\.\w+)", README):
-        assert (PROJECT / f"{module.replace('.', '/')}.py").is_file(), module
+def test_it_is_short():
+    assert len(README.splitlines()) <= 130 and len(README.encode()) <= 9000
 
 
-def test_flags_named_exist():
-    """Every --flag of the README belongs to some command."""
-    tools = "".join(p.read_text("utf-8") for p in (PROJECT / "tools").glob("*.py"))
+DOCUMENTS = [p for p in PROJECT.glob("docs/*.md") if ".template" not in p.name]
+
+
+@pytest.mark.parametrize("path", [PROJECT / "README.md", *DOCUMENTS])
+def test_files_and_flags_named_exist(path):
+    """In the README and the documents: links, commands and every --flag."""
+    text = path.read_text("utf-8")
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)\)", text):
+        assert (path.parent / link).is_file(), link
+    for name in re.findall(r"python (\w+\.py)", text):
+        assert (PROJECT / name).is_file(), name
+    for module in re.findall(r"python -m (tools\.\w+)", text):
+        place = PROJECT / module.replace(".", "/")
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
+    tools = "".join(p.read_text("utf-8") for p in PROJECT.glob("tools/**/*.py"))
     known = {*FLAGS, "--no-hflip", "--help", "--debug"}
+    for settings in (AutoencoderSettings, DiffusionSettings):
+        known |= {flag_of(field.name) for field in fields(settings)}
     known |= set(re.findall(r'"(--[\w-]+)"', tools))
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README)) <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known
+
+
+def test_its_python_lines_run():
+    """At most five lines load a model and sample."""
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    lines = [line for line in block.splitlines() if line]
+    assert len(lines) <= 5
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    images = names["images"]
+    assert images.shape == (8, 3, 24, 24) and 0 <= images.min() < images.max() <= 1
 
 
 def test_requirements_are_ranges():
@@ -44,7 +72,7 @@ def test_requirements_are_ranges():
     assert "torch>=2.10" in lines and not any("==" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", AUTOENCODERS)
 def test_each_setting_trains_within_the_assignment(name):
     """M12, M19, M22, M33: the rows' epochs are the assignment's."""
     epochs = {row.optimizer: row.epochs for row in PRESETS[name]}
@@ -56,7 +84,7 @@ def test_each_setting_trains_within_the_assignment(name):
     assert epochs == expected[name]
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - set(MODELS)))
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - set(AUTOENCODERS)))
 def test_each_setting_of_a_diffusion_model_is_whole(name):
     """A name of diffusion.py's own; one row per optimizer, and it has that one."""
     assert name in DIFFUSION_MODELS and "diffusion" in PRESETS

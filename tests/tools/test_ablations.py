@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.helpers.project import write_photos
-from tools import ablations as search
+from tools import ablations
 from utils.cli import UserError
 
 TABLE = """
@@ -24,7 +24,7 @@ rows = [["one", "--epochs 1"], ["two", "--epochs 2 --lr 0.5 --scheduler constant
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("search")
+    folder = tmp_path_factory.mktemp("ablations")
     write_photos(folder / "photos", 10)
     (folder / "trial.toml").write_text(TABLE)
     return folder
@@ -33,7 +33,7 @@ def place(tmp_path_factory):
 def told(place, capsys, *arguments):
     """Run the command -> the lines that it prints."""
     where = ["--data", str(place / "photos"), "--out", str(place / "runs")]
-    search.main([str(place / "trial.toml"), *where, *arguments])
+    ablations.main([str(place / "trial.toml"), *where, *arguments])
     return capsys.readouterr().out.splitlines()
 
 
@@ -75,7 +75,7 @@ def test_a_result_of_other_code_is_not_taken(place, tmp_path, capsys, monkeypatc
         text = f"valid_per_photo,lr\n0.5,{rate}\n"
         (out / "log" / "MLPAE.csv").write_text(text)
 
-    monkeypatch.setattr(search, "execute", execute)
+    monkeypatch.setattr(ablations, "execute", execute)
     where = "--out", str(tmp_path)
     lines = told(place, capsys, *where)
     assert cells(lines, "one")[-1] == "1.5 (1-2)"
@@ -85,7 +85,7 @@ def test_a_result_of_other_code_is_not_taken(place, tmp_path, capsys, monkeypatc
     kept = json.loads(path.read_text())
     path.write_text(json.dumps({**kept, "last": {**kept["last"], "lr": 7.0}}))
     assert cells(told(place, capsys, *where), "one")[-1] == "4.5 (2-7)"  # as it is kept
-    monkeypatch.setattr(search, "code_of", lambda project: "other")
+    monkeypatch.setattr(ablations, "code_hash", lambda project: "other")
     assert cells(told(place, capsys, *where), "one") == cells(lines, "one")
 
 
@@ -102,7 +102,7 @@ def test_measures_are_columns_too(tmp_path, capsys, monkeypatch):
             (out / "log").mkdir(exist_ok=True)
             (out / "log" / "MLPAE.csv").write_text("valid_per_photo,lr\n0.5,1\n")
 
-    monkeypatch.setattr(search, "execute", execute)
+    monkeypatch.setattr(ablations, "execute", execute)
     for seeds, cell in (("[0]", "20 [10, 50]"), ("[0, 1]", "25 (20-30)")):
         out = tmp_path / seeds
         for seed in "01":
@@ -111,18 +111,18 @@ def test_measures_are_columns_too(tmp_path, capsys, monkeypatch):
         text = text.replace("[0, 1]", seeds) + 'measure = "tools.judge models/x.pth"'
         (tmp_path / "trial.toml").write_text(text)
         trial = [str(tmp_path / "trial.toml"), "--row", "one", "--out", str(out)]
-        search.main(trial)
+        ablations.main(trial)
         assert cells(capsys.readouterr().out.splitlines(), "one")[2] == cell
     assert commands[1][:1] == ["tools.judge"] and commands[1][1].endswith("/x.pth")
     more = text.replace('["one", "--epochs 1"]', '["one", "--epochs 1", "--steps 4"]')
     (tmp_path / "trial.toml").write_text(more)
-    search.main(trial)
+    ablations.main(trial)
     assert commands[-1][-2:] == ["--steps", "4"]
     told = capsys.readouterr().out
     assert cells(told.splitlines(), "one")[1] == "`--epochs 1`, then `--steps 4`"
     (tmp_path / "trial.toml").write_text(text.replace('"near"', '"far"'))
-    with pytest.raises(UserError, match="has no far; mend"):
-        search.main(trial)
+    with pytest.raises(UserError, match="has no far; correct"):
+        ablations.main(trial)
 
 
 def test_the_fingerprint_knows_models_and_parts(tmp_path):
@@ -131,7 +131,7 @@ def test_the_fingerprint_knows_models_and_parts(tmp_path):
     for name in ("model.py", "utils/part.py"):
         for text in ("a = 1", "a = 2"):
             (tmp_path / name).write_text(text)
-            found.add(search.code_of(tmp_path))
+            found.add(ablations.code_hash(tmp_path))
     assert len(found) == 4
 
 
@@ -147,7 +147,7 @@ def test_a_training_that_fails_is_told(place, tmp_path, capsys, old, new, messag
     path.write_text(TABLE.replace(old, new))
     where = ["--data", str(place / "photos"), "--out", str(tmp_path / "runs")]
     with pytest.raises(UserError, match=message):
-        search.main([str(path), *where])
+        ablations.main([str(path), *where])
 
 
 @pytest.mark.parametrize(
@@ -156,20 +156,20 @@ def test_a_training_that_fails_is_told(place, tmp_path, capsys, old, new, messag
         ("title = [", "is no TOML"),
         ("title = 'x'", r"holds no \[\[tables\]\]"),
         ("[[tables]]\ntitle = 'x'", "lacks train, log, columns, seeds, rows"),
-        (TABLE.replace('"two"', '"one"'), "of its own"),
-        (TABLE.replace('"one", ', ""), "of its own"),
-        (TABLE.replace('--epochs 1"', '--epochs 1", "--steps 4"'), "of its own"),
+        (TABLE.replace('"two"', '"one"'), "different names"),
+        (TABLE.replace('"one", ', ""), "different names"),
+        (TABLE.replace('--epochs 1"', '--epochs 1", "--steps 4"'), "different names"),
     ],
 )
 def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):
     path = tmp_path / "t.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        search.read_tables(path)
+        ablations.read_tables(path)
 
 
 def test_a_missing_table_or_row_is_named(place, tmp_path):
     with pytest.raises(UserError, match="cannot read .*none.toml"):
-        search.read_tables(tmp_path / "none.toml")
+        ablations.read_tables(tmp_path / "none.toml")
     with pytest.raises(UserError, match="has no row 'three'"):
-        search.main([str(place / "trial.toml"), "--row", "three"])
+        ablations.main([str(place / "trial.toml"), "--row", "three"])

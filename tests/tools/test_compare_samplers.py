@@ -8,18 +8,18 @@ from PIL import Image
 
 from diffusion import Diffuser
 from tests.helpers.project import write_photos
-from tools import compare_samplers as steps
+from tools import compare_samplers
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
-from utils.diffusion.samplers import SAMPLERS
+from utils.device import machine_facts
+from utils.diffusion.samplers import SAMPLERS, Sampler
 from utils.evaluation import evaluate as trials
-from utils.experiment import machine_facts
 from VarAutoencoder import VarAutoencoder
 
 LONGEST = 5  # steps of the tiny model's schedule
 ABOUT = {
     "settings": {"image_size": 8},
-    "species_shares": [0.5, 0.3, 0.2],
+    "class_proportions": [0.5, 0.3, 0.2],
     "data": {"source": "photos", "split": "?", "split_seed": 0, "count": 30},
     "epoch": 3,
     "seed": 1,
@@ -33,8 +33,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("steps")
     write_photos(folder / "photos", 10)
     torch.manual_seed(0)
-    model = Diffuser(LONGEST, widths=(16, 32))
-    for weights in model.network.leave.parameters():
+    model = Diffuser(LONGEST, channels=(16, 32))
+    for weights in model.network.conv_out.parameters():
         torch.nn.init.normal_(weights, std=0.2)
     save_checkpoint(folder / "Best_tiny.pkl", model, ABOUT)
     return folder
@@ -48,10 +48,12 @@ def run(place, tmp_path, monkeypatch, capsys):
 
     def command(*arguments):
         where = ["--data", place / "photos", "--out", tmp_path]
-        few = ["--count", 40, "--evaluations", 2, 4]
+        few = ["--count", 40, "--nfe", 2, 4]
         line = [place / "Best_tiny.pkl", *where, *few, *arguments]
-        steps.main(list(map(str, line)))
-        found = json.loads((tmp_path / "log" / "steps_tiny.json").read_text())
+        compare_samplers.main(list(map(str, line)))
+        found = json.loads(
+            (tmp_path / "log" / "compare_samplers_tiny.json").read_text()
+        )
         return found, capsys.readouterr().out.splitlines()
 
     return command
@@ -63,11 +65,11 @@ def by_place(found):
 
 
 @pytest.mark.parametrize(
-    "sampler, evaluations, expected",
+    "sampler, nfe, expected",
     [("heun", 1, 1), ("heun", 4, 2), ("heun", 5, 3), ("ddpm", 8, 5), ("ddim", 8, 8)],
 )
-def test_steps_are_the_most_within_the_evaluations(sampler, evaluations, expected):
-    assert steps.steps_within(sampler, evaluations, LONGEST) == expected
+def test_steps_are_the_most_within_the_evaluations(sampler, nfe, expected):
+    assert compare_samplers.steps_within(sampler, nfe, LONGEST) == expected
 
 
 def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
@@ -78,7 +80,7 @@ def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
     assert {name for name, _ in points} == set(SAMPLERS)
     assert len(points) == 1 + 2 * len(SAMPLERS)
     for (sampler, count), point in points.items():
-        assert point["evaluations"] == (2 * count - 1 if sampler == "heun" else count)
+        assert point["nfe"] == (2 * count - 1 if sampler == "heun" else count)
         assert point["seconds_per_image"] > 0
         value, low, high = point["frechet"]
         assert low < value < high
@@ -91,7 +93,7 @@ def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
     (heun,) = [line.split() for line in lines if line.startswith("heun")]
     assert heun[2] == "(1)" and heun[4] == "(3)"
     assert lines[-1].startswith(f"reference: ddpm, {LONGEST} evaluations, ")
-    with Image.open(tmp_path / "vis" / "steps_tiny.png") as image:
+    with Image.open(tmp_path / "vis" / "compare_samplers_tiny.png") as image:
         image.load()
         assert image.width > image.height > 300
 
@@ -118,27 +120,32 @@ def test_evaluations_are_counted_not_assumed(run, monkeypatch):
             x = sum(denoise(x, level) for _ in range(3)) / 3
             yield x
 
-    monkeypatch.setattr(steps, "points_asked", lambda *_: [("ddpm", 5), ("ddim", 2)])
-    monkeypatch.setattr(steps, "table", lambda *_: [])
-    monkeypatch.setitem(SAMPLERS, "ddim", lambda *of, eta: thrice(*of))
+    monkeypatch.setattr(
+        compare_samplers, "points_requested", lambda *_: [("ddpm", 5), ("ddim", 2)]
+    )
+    monkeypatch.setattr(compare_samplers, "table", lambda *_: [])
+    monkeypatch.setitem(SAMPLERS, "ddim", Sampler(lambda *of: thrice(*of)))
     found, _ = run()
-    assert by_place(found)["ddim", 2]["evaluations"] == 6
+    assert by_place(found)["ddim", 2]["nfe"] == 6
 
 
 def test_a_run_goes_on_where_it_ended(run, tmp_path, monkeypatch, caplog):
     """Points that are there are kept, others are drawn as before; not so, of others."""
-    path = tmp_path / "log" / "steps_tiny.json"
+    path = tmp_path / "log" / "compare_samplers_tiny.json"
     before = by_place(run()[0])
     found = json.loads(path.read_text())
     found["points"] = found["points"][:4]
     found["points"][1]["frechet"] = [7.0, 6.0, 8.0]
     path.write_text(json.dumps(found))
-    drawn, measured = [], steps.measured
+    drawn, measured = [], compare_samplers.measure
     monkeypatch.setattr(
-        steps, "measured", lambda *of: drawn.append(of[1:3]) or measured(*of)
+        compare_samplers, "measure", lambda *of: drawn.append(of[1:3]) or measured(*of)
     )
     after = by_place(run()[0])
-    assert sorted(drawn) == sorted(list(before)[4:]) and "steps_tiny" not in caplog.text
+    assert (
+        sorted(drawn) == sorted(list(before)[4:])
+        and "compare_samplers_tiny" not in caplog.text
+    )
     assert set(after) == set(before)
     assert after[list(before)[1]]["frechet"] == [7.0, 6.0, 8.0]
     for place in list(before)[4:]:
@@ -154,14 +161,17 @@ def test_a_run_goes_on_where_it_ended(run, tmp_path, monkeypatch, caplog):
 
 def test_an_interrupted_run_keeps_its_points(run, tmp_path, monkeypatch):
     """What is measured is on disk before the next point begins."""
-    measured, path = steps.measured, tmp_path / "log" / "steps_tiny.json"
+    measured, path = (
+        compare_samplers.measure,
+        tmp_path / "log" / "compare_samplers_tiny.json",
+    )
 
     def third_fails(*of):
         if path.exists() and len(json.loads(path.read_text())["points"]) == 2:
             raise KeyboardInterrupt
         return measured(*of)
 
-    monkeypatch.setattr(steps, "measured", third_fails)
+    monkeypatch.setattr(compare_samplers, "measure", third_fails)
     with pytest.raises(KeyboardInterrupt):
         run()
     assert len(json.loads(path.read_text())["points"]) == 2
@@ -173,4 +183,4 @@ def test_what_cannot_be_compared_is_refused(run, tmp_path, place):
         run("--count", "12")
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8))
     with pytest.raises(UserError, match="holds a VAE; name weights that diffusion.py"):
-        steps.main([str(tmp_path / "x.pth")])
+        compare_samplers.main([str(tmp_path / "x.pth")])

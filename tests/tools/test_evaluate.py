@@ -9,9 +9,11 @@ import torch
 
 from tests.helpers.diffusion import save_small
 from tests.helpers.evaluation import measured, read
+from tests.helpers.project import write_photos
 from tools import evaluate
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
+from utils.data_processor import create_flower_dataloaders
 from utils.evaluation import features
 from utils.evaluation.features import FlowerFeatures
 from utils.latents import Priors
@@ -27,8 +29,18 @@ MEASURES = {
     "copies by features",
     "nearest by pixels",
     "nearest by features",
-    "species named right",
+    "classified as requested",
 }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Drawn photos, and those of training as an array."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_photos(folder / "photos", 50)
+    training, _ = create_flower_dataloaders(16, folder / "photos", 24, 24)
+    np.save(folder / "train.npy", training.dataset.images.permute(0, 2, 3, 1).numpy())
+    return folder
 
 
 def test_training_photos_are_at_distance_zero_and_all_copies(
@@ -36,7 +48,7 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
 ):
     """By 108 features, the mean colours of 36 places."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    monkeypatch.setattr(features, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
     found = measured(place, capsys, array)
     ours = found[array]
@@ -63,7 +75,7 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
 def test_frechet_distances_alone(place, capsys, monkeypatch):
     """The same numbers, of the images that are asked for and of no others."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(12), torch.nn.Flatten())
-    monkeypatch.setattr(features, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
     alone = measured(place, capsys, array, "--frechet")
     names = "Frechet distance", "- to validation photos"
@@ -182,8 +194,8 @@ def test_weights_are_judged_by_samples_and_reconstructions(place, tmp_path, caps
 
 def test_another_split_is_obeyed(place, tmp_path):
     """Copies are sought among the photos that the weights were trained on."""
-    about = {"settings": {"image_size": 8}, "data": {"split_seed": 7}}
-    save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8), about)
+    metadata = {"settings": {"image_size": 8}, "data": {"split_seed": 7}}
+    save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8), metadata)
     assert evaluate.what_it_saw(tmp_path / "x.pth") == ((8, 8), 7)
     assert evaluate.what_it_saw(place / "train.npy") == ((24, 24), 0)
 
@@ -192,7 +204,9 @@ def test_another_split_is_obeyed(place, tmp_path):
 def test_weights_that_draw_nothing_are_refused(tmp_path, name):
     model = FlowerFeatures(["a", "b"]) if name == "features" else Priors("AE", 2, 1)
     save_checkpoint(tmp_path / "x.pth", model)
-    with pytest.raises(UserError, match=f"nothing is drawn from .*{name}.*MLPAE"):
+    with pytest.raises(
+        UserError, match=f"no images can be generated from .*{name}.*MLPAE"
+    ):
         read(tmp_path / "x.pth")
 
 

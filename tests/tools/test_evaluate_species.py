@@ -11,7 +11,6 @@ from tests.helpers.project import write_photos
 from tools import evaluate
 from utils.cli import UsageError
 from utils.data_processor import create_flower_dataloaders
-from utils.evaluation import features
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def place(tmp_path_factory):
 
 def test_a_diffusion_model_draws_what_is_asked(tmp_path, monkeypatch):
     """In batches; equal shares of the names, in their order, and as often named."""
-    monkeypatch.setattr("utils.diffusion.sampling.BATCH", 2)
+    monkeypatch.setattr("utils.diffusion.sampling.BATCH_SIZE", 2)
     path = save_small(tmp_path / "x.pkl")
     images, names = read(path, "--steps", "1", "--species", "calendula", "astilbe")
     assert len(images) == 5 and names == 3 * ["calendula"] + 2 * ["astilbe"]
@@ -68,21 +67,21 @@ def test_species_named_right_go_by_the_extractors_names(
     monkeypatch,
 ):
     """The share of images whose species it names as asked; of photos, as they are."""
-    monkeypatch.setattr(features, "find_extractor", lambda name: Namer())
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: Namer())
     path = save_small(tmp_path / "x.pkl")
     flags = ["--sampler", "heun", "--steps", "2", "--guidance", "1"]
     flags += ["--count", "300", "--species"]
-    for names, share in ((["calendula"], 1), (["astilbe"], 0)):
+    for names, proportion in ((["calendula"], 1), (["astilbe"], 0)):
         found = measured(place, capsys, path, *flags, *names)
-        assert found[str(path)]["species named right"][0] == share
+        assert found[str(path)]["classified as requested"][0] == proportion
     found = measured(place, capsys, path, *flags, "astilbe", "calendula")
-    assert found[str(path)]["species named right"][0] == 0.5
+    assert found[str(path)]["classified as requested"][0] == 0.5
     drawn = {name: found[str(path)][name] for name in ("sampler", "steps", "guidance")}
     assert drawn == {"sampler": "heun", "steps": 2, "guidance": 1.0}
-    assert found[str(path)]["evaluations"] == 3  # counted: one in the last step
+    assert found[str(path)]["nfe"] == 3  # counted: one in the last step
     _, validation = create_flower_dataloaders(16, place / "photos", 8, 8)
     labels = validation.dataset.labels.tolist()
-    told = found["validation photos"]["species named right"][0]
+    told = found["validation photos"]["classified as requested"][0]
     assert told == pytest.approx(labels.count(2) / len(labels))
 
 
@@ -90,9 +89,11 @@ def test_a_classifier_that_lacks_a_name_names_nothing():
     """And neither do images of which none was asked."""
     images = torch.rand(3, 3, 4, 4)
     for names in (None, ["astilbe", "astilbe", "zinnia"]):
-        found = evaluate.named_right(images, names, Namer())
-        assert found.startswith("no species was asked")
-    found = evaluate.named_right(images, 2 * ["calendula"] + ["rose"], Namer())
+        found = evaluate.classified_as_requested(images, names, Namer())
+        assert found.startswith("no species was requested")
+    found = evaluate.classified_as_requested(
+        images, 2 * ["calendula"] + ["rose"], Namer()
+    )
     assert found[0] == pytest.approx(2 / 3)
 
 
@@ -100,10 +101,10 @@ def test_how_images_were_drawn_is_told(tmp_path):
     """Guidance evaluates the network twice where it acts; an array was not drawn."""
     path = save_small(tmp_path / "x.pkl")
     flags = ["--sampler", "euler", "--steps", "3", "--guidance", "2"]
-    for low, evaluations in (("0", 6), ("1", 5)):
+    for low, nfe in (("0", 6), ("1", 5)):
         interval = "--guidance-interval", low, "1e5"
         args = evaluate.parse([str(path), *flags, *interval])
-        told = evaluate.how_drawn(path, args)
-        assert (told["guidance"], told["evaluations"]) == (2, evaluations)
+        told = evaluate.sampling_facts(path, args)
+        assert (told["guidance"], told["nfe"]) == (2, nfe)
         assert json.dumps(told, allow_nan=False)
-    assert evaluate.how_drawn(tmp_path / "x.npy", args) == {}
+    assert evaluate.sampling_facts(tmp_path / "x.npy", args) == {}

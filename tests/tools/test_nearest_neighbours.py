@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from diffusion import Diffuser
-from tools import nearest_neighbours as memorisation
+from tools import nearest_neighbours
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError
 from utils.evaluation.metrics import nearest_training_images
@@ -25,7 +25,7 @@ def test_a_mirrored_copy_is_shown_mirrored():
     samples = torch.cat([photos[:3].flip(3), photos[3:]])
     near = nearest_training_images(samples, photos)
     assert near.indices.tolist() == list(range(6))
-    assert torch.equal(memorisation.facing(samples, photos, PIXELS), samples)
+    assert torch.equal(nearest_neighbours.orient(samples, photos, PIXELS), samples)
 
 
 def test_copies_are_the_first_suspects():
@@ -35,12 +35,12 @@ def test_copies_are_the_first_suspects():
     copies = torch.randperm(60)[:10]
     samples[copies] = photos[:10] + 0.01 * torch.randn(10, 3, 8, 8)
     found = near_by_pixels(samples, photos)
-    assert set(memorisation.suspects(found)) == set(copies.tolist())
+    assert set(nearest_neighbours.most_similar(found)) == set(copies.tolist())
     (_, near) = found["pixels"]
-    first = memorisation.suspects(found)[0]
+    first = nearest_neighbours.most_similar(found)[0]
     distance = (samples[first] - photos[near.indices[first]]).norm()
-    (word,) = memorisation.words(near, [first])
-    assert word == f"{distance:.2f} ({distance / near.second[first]:.2f})"
+    parts = nearest_neighbours.block([first], samples, photos, found)
+    assert parts[1] == [f"{distance:.2f} ({distance / near.second[first]:.2f})"]
     assert near.copies()[copies].all()
 
 
@@ -48,7 +48,9 @@ def test_the_sheet_holds_forty_samples_and_ten_suspects():
     """Five blocks: samples, then a row of words and of photos for each way."""
     torch.manual_seed(0)
     photos, samples = torch.rand(5, 3, 8, 8), torch.rand(41, 3, 8, 8)
-    parts = memorisation.sheet(samples, photos, near_by_pixels(samples, photos), "it")
+    parts = nearest_neighbours.sheet(
+        samples, photos, near_by_pixels(samples, photos), "it"
+    )
     pictures = [part for part in parts if not isinstance(part, str | list)]
     assert len(pictures) == 5 * 2 and len({p.shape for p in pictures}) == 1
     assert [len(part) for part in parts if isinstance(part, list)] == 5 * [10]
@@ -57,19 +59,19 @@ def test_the_sheet_holds_forty_samples_and_ten_suspects():
 
 def test_the_command_draws_a_sheet(photo_folder, tmp_path):
     """Ten columns of samples by the weights of a file."""
-    about = {
+    metadata = {
         "settings": {"image_size": 8},
         "data": {"split_seed": 0, "source": "photos", "split": "", "count": 30},
     }
-    save_checkpoint(tmp_path / "tiny.pkl", Diffuser(2, widths=(16,)), about)
+    save_checkpoint(tmp_path / "tiny.pkl", Diffuser(2, channels=(16,)), metadata)
     where = ["--data", str(photo_folder), "--out", str(tmp_path)]
-    how = ["--weights", str(tmp_path / "tiny.pkl"), "--count", "40", "--steps", "1"]
-    memorisation.main([*where, *how])
-    with Image.open(tmp_path / "vis" / "memorisation_diffusion.png") as picture:
+    config = ["--weights", str(tmp_path / "tiny.pkl"), "--count", "40", "--steps", "1"]
+    nearest_neighbours.main([*where, *config])
+    with Image.open(tmp_path / "vis" / "nearest_neighbours_diffusion.png") as picture:
         assert picture.width > 10 * 96 and picture.height > 15 * 96
 
 
 def test_too_few_or_too_many_samples_are_refused():
     for count in ("39", "10001"):
         with pytest.raises(UsageError, match=f"from 40 to 10000, got {count}"):
-            memorisation.parse(["--count", count])
+            nearest_neighbours.parse(["--count", count])

@@ -6,8 +6,9 @@ from PIL import Image
 
 from tests.helpers.diffusion import SPECIES, save_small, small
 from tests.helpers.project import write_photos
-from tools.visualize import __main__ as explore
-from tools.visualize.diffusion import EXHIBITS, Stage, hidden_parts
+from tools.visualize import __main__ as command
+from tools.visualize import latents
+from tools.visualize.diffusion import FIGURES, FigureContext, known_pixels
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.registry import build_model, load_model
@@ -17,7 +18,7 @@ QUICK = ["--model", "diffusion", "--count", "3", "--steps", "3"]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return write_photos(tmp_path_factory.mktemp("explore") / "photos", 12)
+    return write_photos(tmp_path_factory.mktemp("visualize") / "photos", 12)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_every_autoencoder_gets_its_picture(photos, tmp_path, name, encoding_dim
     model = build_model(name, encoding_dim=encoding_dim, img_width=24, img_height=24)
     save_checkpoint(tmp_path / "w.pth", model)
     where = f"--data {photos} --out {tmp_path} --weights {tmp_path / 'w.pth'}"
-    explore.main(["--model", name, *where.split()])
+    command.main(["--model", name, *where.split()])
     with Image.open(tmp_path / "vis" / f"latent_{name}.png") as picture:
         assert min(picture.size) > 500
 
@@ -37,7 +38,7 @@ def test_walks_lead_from_photo_to_photo():
     torch.manual_seed(0)
     model = build_model("AE", encoding_dim=8, img_width=24, img_height=24).eval()
     photos = torch.rand(4, 3, 24, 24)
-    rows = explore.walks(model, photos).view(4, explore.STEPS, 3, 24, 24)
+    rows = latents.interpolate(model, photos).view(4, latents.STEPS, 3, 24, 24)
     with torch.no_grad():
         ends = model(photos)
     for row, pair in zip(rows, (0, 0, 2, 2), strict=True):
@@ -50,14 +51,14 @@ def test_dimensions_of_a_vae_are_its_kl(photos):
     """One bar a dimension, whose sum is the KL; of others the variance of the codes."""
     images = torch.rand(20, 3, 24, 24)
     vae = build_model("VAE", encoding_dim=6, img_width=24, img_height=24).eval()
-    bars, what, title = explore.dimensions(vae, images, None)
+    bars, what, title = latents.dimension_bars(vae, images, None)
     assert what == "KL (nats)" and len(bars) == 6 and "of 6" in title
     assert sum(bars) == pytest.approx(
-        vae.details(images)["kl"].sum(1).mean().item(), rel=1e-4
+        vae.validation_details(images)["kl"].sum(1).mean().item(), rel=1e-4
     )
     codes = torch.randn(500, 3) * torch.tensor([1.0, 2.0, 3.0])
     ae = build_model("AE", encoding_dim=3, img_width=24, img_height=24)
-    bars, what, _ = explore.dimensions(ae, images, codes)
+    bars, what, _ = latents.dimension_bars(ae, images, codes)
     assert what == "variance" and sum(bars) == pytest.approx(
         codes.var(0).sum().item(), rel=1e-4
     )
@@ -68,8 +69,8 @@ def test_too_few_photos_are_refused(tmp_path):
     root = write_photos(tmp_path / "few", 1)
     save_checkpoint(tmp_path / "w.pth", build_model("AE", encoding_dim=2))
     options = f"--model AE --data {root} --weights {tmp_path / 'w.pth'}"
-    with pytest.raises(UserError, match="two of validation, got 2 and 1"):
-        explore.main([*options.split(), "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="two validation photos, got 2 and 1"):
+        command.main([*options.split(), "--out", str(tmp_path)])
 
 
 # Diffusion models -----------------------------------------------------------------
@@ -83,21 +84,21 @@ def weights(tmp_path_factory):
 def run(out, photos, weights, *more):
     """Run the command on a small model -> names of the pictures it made."""
     where = ["--out", out, "--data", photos, "--weights", weights]
-    explore.main([*QUICK, *map(str, where), *map(str, more)])
+    command.main([*QUICK, *map(str, where), *map(str, more)])
     return {path.name for path in (out / "vis").iterdir()}
 
 
-def staged(weights, *more):
-    """Return the stage of a command line."""
-    args = explore.parse([*QUICK, "--out", str(weights.parent), *more])
-    return Stage(args, *load_model("diffusion", weights))
+def context_of(weights, *more):
+    """Return the FigureContext of a command line."""
+    args = command.parse([*QUICK, "--out", str(weights.parent), *more])
+    return FigureContext(args, *load_model("diffusion", weights))
 
 
 def test_every_picture_is_made(photos, weights, tmp_path, capsys):
     """All that need no further input, and nothing is said."""
     found = run(tmp_path, photos, weights)
-    assert tuple(EXHIBITS) == explore.PICTURES
-    names = {f"{what}_diffusion.png" for what in explore.PICTURES if what != "init"}
+    assert tuple(FIGURES) == command.FIGURES
+    names = {f"{what}_diffusion.png" for what in command.FIGURES if what != "init"}
     assert found == names | {"denoise_diffusion.gif"}
     for name in found:
         with Image.open(tmp_path / "vis" / name) as picture:
@@ -125,29 +126,31 @@ def test_pictures_do_not_depend_on_each_other(photos, weights, tmp_path):
 
 def test_a_stage_draws_the_species_asked_for(weights):
     """In even shares; noise on the way is the same at every call."""
-    stage = staged(weights, "--species", "calendula", "astilbe", "--sampler", "ddpm")
-    species = stage.species(5)
+    context = context_of(
+        weights, "--species", "calendula", "astilbe", "--sampler", "ddpm"
+    )
+    species = context.labels(5)
     assert species.tolist() == [2, 2, 2, 0, 0]
-    assert stage.words(species)[2:4] == ["calendula", "astilbe"]
-    noise = stage.noise(5)
-    first, again = (stage.draw(noise, species) for _ in range(2))
+    assert context.names(species)[2:4] == ["calendula", "astilbe"]
+    noise = context.noise(5)
+    first, again = (context.generate(noise, species) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, stage.draw(noise, species, guidance=3))
+    assert not torch.equal(first, context.generate(noise, species, guidance=3))
 
 
 def test_photos_are_of_species_that_are_wanted(photos, weights):
     """Validation photos with the number that the weights give their species."""
-    stage = staged(weights, "--data", str(photos), "--species", "calendula")
-    images, species = stage.photos(100)
+    context = context_of(weights, "--data", str(photos), "--species", "calendula")
+    images, species = context.photos(100)
     assert images.shape[1:] == (3, 8, 8) and 0 <= images.min() < images.max() <= 1
     assert 0 < len(species) < 12 and set(species.tolist()) == {2}
-    stage.known = stage.wanted = ["rose"]
+    context.classes = context.wanted = ["rose"]
     with pytest.raises(UserError, match="no validation photo shows rose; .*--data"):
-        _ = Stage.validation.func(stage)
+        _ = FigureContext.validation.func(context)
 
 
 def test_middles_and_halves_are_hidden():
-    known = hidden_parts(3, 8)
+    known = known_pixels(3, 8)
     assert known.shape == (3, 1, 8, 8)
     assert (~known).sum(dim=(1, 2, 3)).tolist() == [16, 32, 16]
     assert not known[0, 0, 2:6, 2:6].any() and not known[1, 0, :, 4:].any()
@@ -167,13 +170,13 @@ def test_middles_and_halves_are_hidden():
 )
 def test_flags_that_do_not_go_together_are_refused(line, words):
     with pytest.raises(UsageError, match=words):
-        explore.parse(line.split())
+        command.parse(line.split())
 
 
 @pytest.mark.parametrize("strength", ["-0.1", "1.1", "nan", "much"])
 def test_a_strength_is_a_share(strength, capsys):
     with pytest.raises(SystemExit) as end:
-        explore.parse(["--model", "diffusion", "--init", "x", "--strength", strength])
+        command.parse(["--model", "diffusion", "--init", "x", "--strength", strength])
     assert end.value.code == 2
     words = f"--strength: must be a number from 0 to 1, got {strength!r}"
     assert words in capsys.readouterr().err
@@ -181,10 +184,10 @@ def test_a_strength_is_a_share(strength, capsys):
 
 def test_what_cannot_be_drawn_is_refused(photos, weights, tmp_path):
     """No photo, no such species, weights that tell nothing."""
-    with pytest.raises(UserError, match="test_explore.py cannot be read: damaged"):
+    with pytest.raises(UserError, match="test_visualize.py cannot be read: damaged"):
         run(tmp_path, photos, weights, "--init", __file__)
     with pytest.raises(UsageError, match="no 'rose'; choose from astilbe"):
         run(tmp_path, photos, weights, "--show", "species", "--species", "rose")
     save_checkpoint(tmp_path / "bare.pkl", small())
-    with pytest.raises(UserError, match="do not tell their photos"):
+    with pytest.raises(UserError, match="do not name their photos"):
         run(tmp_path, photos, tmp_path / "bare.pkl")

@@ -16,11 +16,9 @@ WIDTH = 480  # pixels, about
 
 
 def evenly_spaced(sigmas, count):
-    """Return at most `count` indices of falling sigmas, from the first to the last.
-
-    Evenly spaced, as far as possible, in the angle whose tangent is sigma: in an image
-    scaled to unit variance, noise then grows evenly.
-    """
+    """Return at most `count` indices of falling sigmas, from the first to the last."""
+    # Evenly spaced, as far as possible, in the angle whose tangent is sigma: in an
+    # image scaled to unit variance, noise then grows evenly.
     angles = torch.tensor(sigmas).atan()
     wanted = torch.linspace(angles[0], angles[-1], count)
     indices = (angles - wanted[:, None]).abs().argmin(dim=1).tolist()
@@ -28,11 +26,9 @@ def evenly_spaced(sigmas, count):
 
 
 def noised_states(photos, sigmas):
-    """Yield photos (B, C, H, W) in [-1, 1], then with noise of each rising sigma.
-
-    The forward process (Ho et al. 2020, equation 2): each state adds noise to the one
-    before. Scaled to the variance of the photos.
-    """
+    """Yield photos (B, C, H, W) in [-1, 1], then with noise of each rising sigma."""
+    # The forward process (Ho et al. 2020, equation 2): each state adds noise to the one
+    # before. Scaled to the variance of the photos.
     yield photos
     x, before = photos, 0.0
     for sigma in sigmas:
@@ -42,11 +38,9 @@ def noised_states(photos, sigmas):
 
 
 def animation(model, photos, config, labels=None):
-    """Return 2 * FRAMES images (B, C, H, W) in [0, 1], from photos to new images.
-
-    Noise is added up to the highest level of the model's schedule; the sampler starts
-    from the result.
-    """
+    """Return 2 * FRAMES images (B, C, H, W) in [0, 1], from photos to new images."""
+    # Noise is added up to the highest level of the model's schedule; the sampler starts
+    # from the result.
     top = math.atan(model.sigmas[-1])
     rising = torch.linspace(0, top, FRAMES)[1:].tan().tolist()
     first = list(noised_states(2 * photos - 1, rising))
@@ -58,10 +52,8 @@ def animation(model, photos, config, labels=None):
 
 
 def save_animation(frames, path, columns):
-    """Save frames (B, 3, H, W) in [0, 1] as a repeating GIF, `columns` images per row.
-
-    Enlarged by a whole number, without smoothing or dithering.
-    """
+    """Save frames (B, 3, H, W) in [0, 1] as a repeating GIF, `columns` per row."""
+    # Enlarged by a whole number, without smoothing or dithering.
     pictures = [
         (255 * grid(frame, columns)).round().astype("uint8") for frame in frames
     ]

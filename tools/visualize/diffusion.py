@@ -186,10 +186,8 @@ def interpolation(context):
 
 
 def known_pixels(count, size):
-    """Return masks of known pixels, bool (count, 1, size, size).
-
-    In turns: all but the centre, and the left half.
-    """
+    """Return masks of known pixels, bool (count, 1, size, size)."""
+    # In turns: all but the centre, and the left half.
     known = torch.ones(count, 1, size, size, dtype=torch.bool)
     edge = size // 4
     known[::2, :, edge : size - edge, edge : size - edge] = False
@@ -211,10 +209,8 @@ def inpainting(context):
 
 
 def from_photo(context):
-    """The photo of --init, and images that start from it, of a few species.
-
-    At several strengths from one noise, or at the one of --strength from several.
-    """
+    """The photo of --init, and images that start from it, of a few species."""
+    # At several strengths from one noise, or at the one of --strength from several.
     args = context.args
     photo = decode_one(args.init, context.size, context.size).float() / 255
     labels = context.labels(min(ROWS, len(context.wanted)))

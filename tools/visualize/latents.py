@@ -17,10 +17,8 @@ MAX_LEGEND = 20  # classes
 
 
 def plot_codes(codes, labels, classes, bars):
-    """Plot codes (N, D) on two principal axes, beside bars -> picture (H, W, 3).
-
-    bars: (values (D,), label of their axis, title).
-    """
+    """Plot codes (N, D) on two principal axes, beside bars -> picture (H, W, 3)."""
+    # bars: (values (D,), label of their axis, title).
     figure = Figure(figsize=(9.7, 4.4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
 
@@ -42,10 +40,8 @@ def plot_codes(codes, labels, classes, bars):
 
 
 def dimension_bars(model, images, codes):
-    """Return the bars of `plot_codes`: what each dimension encodes.
-
-    KL of a VAE's dimensions, else the variance on each principal axis.
-    """
+    """Return the bars of `plot_codes`: what each dimension encodes."""
+    # KL of a VAE's dimensions, else the variance on each principal axis.
     if hasattr(model, "validation_details"):
         batches = [(batch, None) for batch in images.split(256)]
         found = validation_metrics(model, batches, images.device)
@@ -57,10 +53,8 @@ def dimension_bars(model, images, codes):
 
 
 def interpolate(model, images):
-    """Decode interpolations between images (2 N, 3, H, W) -> (2 N STEPS, 3, H, W).
-
-    Two rows for each pair of neighbours: linear, then spherical.
-    """
+    """Decode interpolations between images (2 N, 3, H, W) -> (2 N STEPS, 3, H, W)."""
+    # Two rows for each pair of neighbours: linear, then spherical.
     codes = encode(model, images, draw=False)
     paths = [
         interpolation(start, end, STEPS)

@@ -36,10 +36,8 @@ def whole_number(low, high):
 
 
 def number(description, is_valid):
-    """Return an argparse type: a finite number for which `is_valid` holds.
-
-    Plain `float` accepts nan and 1e999.
-    """
+    """Return an argparse type: a finite number for which `is_valid` holds."""
+    # Plain `float` accepts nan and 1e999.
 
     def parse(text):
         try:

@@ -15,22 +15,22 @@ from utils.data.synthetic import draw_flowers
 
 SYNTHETIC_PER_SPECIES = 800
 
-
 log = logging.getLogger(__name__)
 
 
 class FlowerImages(Dataset):
     """One side of the split, decoded: `images` uint8 (N, 3, H, W), `labels` int64 (N,).
 
-    `metadata` describes the data for checkpoints: class names, source ("photos" or
-    "drawn flowers"), number of images, the split's seed and its fingerprint. With
-    `hflip` a batch is random_hflip image by image, at random; with `translate` it is moved as a
-    whole, by at most so many pixels.
+    `metadata` describe the data for checkpoints: class names, source ("photos" or
+    "drawn flowers"), number of images, the split's seed and its hash. With `hflip` each
+    image of a batch is flipped at random; with `translate` the whole batch is shifted
+    by at most so many pixels.
     """
 
     def __init__(self, images, labels, metadata, hflip=False, translate=0):
         self.images, self.labels, self.metadata = images, labels, metadata
-        self.hflip, self.translate, self.classes = hflip, translate, metadata["classes"]
+        self.hflip, self.translate = hflip, translate
+        self.classes = metadata["classes"]
 
     def __len__(self):
         return len(self.images)
@@ -39,65 +39,66 @@ class FlowerImages(Dataset):
         return self.images[index].float() / 255, self.labels[index]
 
     def __getitems__(self, indices):
-        """A whole batch at once: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
+        """Return a whole batch: float32 (B, 3, H, W) in [0, 1], int64 (B,)."""
         images, labels = self[torch.as_tensor(indices)]
-        images = random_hflip(images) if self.hflip else images
-        return random_translate(
-            images, self.translate
-        ) if self.translate else images, labels
+        if self.hflip:
+            images = random_hflip(images)
+        if self.translate:
+            images = random_translate(images, self.translate)
+        return images, labels
 
     def all_images(self):
-        """Every image as it is: float32 (N, 3, H, W) in [0, 1]."""
+        """Return every image, not augmented: float32 (N, 3, H, W) in [0, 1]."""
         return self.images.float() / 255
 
     def channel_means(self):
-        """Mean of each colour over all images: (3,), in [0, 1]."""
-        sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))  # exact
+        """Return the mean of each colour over all images: (3,), in [0, 1]."""
+        # Sums of integers are exact.
+        sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))
         return (sums.double() / (255 * self.images[:, 0].numel())).float()
 
     def class_proportions(self):
-        """Share of each class among the images, one float for each."""
+        """Return the proportion of each class among the images, as floats."""
         counts = self.labels.bincount(minlength=len(self.classes))
         return (counts / len(self)).tolist()
 
 
+# Augmentation ------------------------------------------------------------------------
+
+
 def random_hflip(images):
-    """Mirror each of the images (B, 3, H, W) or not, as a coin falls."""
-    heads = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(heads, images.flip(3), images)
+    """Flip each of the images (B, 3, H, W) with probability 1/2."""
+    flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(flipped, images.flip(3), images)
 
 
 def random_translate(images, pixels):
-    """Move a batch (B, 3, H, W) by up to `pixels` each way; edges are reflected."""
+    """Shift a batch (B, 3, H, W) by up to `pixels`; the border is reflected."""
     crop = RandomCrop(images.shape[2:], padding=pixels, padding_mode="reflect")
     return crop(images)
 
 
-def as_fetched(batch):
-    """Keep the batch as `FlowerImages.__getitems__` made it."""
-    return batch
+# The split ---------------------------------------------------------------------------
 
 
-def split_indices(count, train_share=0.8, seed=0):
-    """Return (train, valid) index lists from a generator of their own."""
+def split_indices(count, train_proportion=0.8, seed=0):
+    """Return (train, valid) index lists, by a generator of their own."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator).tolist()
-    cut = int(count * train_share)
+    cut = int(count * train_proportion)
     return order[:cut], order[cut:]
 
 
 def split_samples(samples, classes, seed=0):
-    """Return (train, valid) index lists of [(path, label)], sorted by name.
-
-    The assignment's three species are split as if they were alone, and the others by
-    themselves, so that a photo that validates three species never trains sixteen.
-    """
-    apart = SPECIES if set(SPECIES) <= set(classes) else ()
-    kinds = [classes[label] for _, label in samples]
+    """Return (train, valid) index lists of [(path, label)], sorted by name."""
+    # The assignment's three species are split separately from the others, so that a
+    # validation photo of three species never trains sixteen.
+    separate = SPECIES if set(SPECIES) <= set(classes) else ()
+    names = [classes[label] for _, label in samples]
     train, valid = [], []
     for group in (
-        [i for i, kind in enumerate(kinds) if kind in apart],
-        [i for i, kind in enumerate(kinds) if kind not in apart],
+        [i for i, name in enumerate(names) if name in separate],
+        [i for i, name in enumerate(names) if name not in separate],
     ):
         chosen, rest = split_indices(len(group), seed=seed)
         train += [group[i] for i in chosen]
@@ -105,8 +106,16 @@ def split_samples(samples, classes, seed=0):
     return train, valid
 
 
+# Loading -----------------------------------------------------------------------------
+
+
 def find_samples(root, synthetic_if_empty):
-    """Return the classes and samples below root; none where flowers are to be drawn."""
+    """Return the classes and samples below root; none where flowers are to be drawn.
+
+    Raises:
+        UsageError: if root is not a folder.
+        UserError: if it holds fewer than two photos, and no flowers are to be drawn.
+    """
     if root.is_dir():
         classes, samples = find_photos(root)
     elif root.exists() or not synthetic_if_empty:
@@ -120,26 +129,23 @@ def find_samples(root, synthetic_if_empty):
             root,
         )
     elif not samples:
-        what = (
-            "no photos in its class folders" if has_folders(root) else "no class folder"
+        folders = any(entry.is_dir() for entry in root.iterdir())
+        what = "no photos in its class folders" if folders else "no class folder"
+        raise UserError(
+            f"{root} holds {what}; put each class into a folder: {root}/astilbe/"
         )
-        raise UserError(f"{root} holds {what}; put each kind into one: {root}/astilbe/")
     elif len(samples) < 2:
         raise UserError(f"{root} holds 1 photo; need at least 2, to train and validate")
     return classes, samples
-
-
-def has_folders(root):
-    """Tell whether the folder has any sub-folder."""
-    return any(entry.is_dir() for entry in root.iterdir())
 
 
 def load_photos(root, classes, samples, size, split_seed, strict):
     """Return [training, validation] images of the photos that can be read."""
     images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
     labels = torch.tensor([label for _, label in samples])[kept]
+    # The split is by name, so that an unreadable photo moves no other one.
     names = [path.relative_to(root).as_posix() for path, _ in samples]
-    sides = split_samples(samples, classes, split_seed)  # by name, readable or not
+    sides = split_samples(samples, classes, split_seed)
     validation = [names[i] for i in sides[1]]
     metadata = describe_data("photos", classes, len(kept), split_seed, validation)
     row_of = {index: row for row, index in enumerate(kept.tolist())}
@@ -152,17 +158,13 @@ def synthetic_flowers(size, split_seed):
     images, labels = draw_flowers(SYNTHETIC_PER_SPECIES, *size)
     sides = split_indices(len(images), seed=split_seed)
     validation = [str(i) for i in sides[1]]
-    metadata = describe_data(
-        "drawn flowers", list(SPECIES), len(images), split_seed, validation
-    )
+    classes, count = list(SPECIES), len(images)
+    metadata = describe_data("drawn flowers", classes, count, split_seed, validation)
     return [FlowerImages(images[side], labels[side], metadata) for side in sides]
 
 
 def select_species(sides, species):
-    """Return both sides with the images of these species alone, labelled anew.
-
-    A photo stays on its side, so that no choice of species trains on another's
-    validation photos.
+    """Return both sides with the images of these species only, and new labels.
 
     Raises:
         UsageError: if there is no such species, or too few images of them.
@@ -174,16 +176,19 @@ def select_species(sides, species):
             f"argument --species: no {unknown[0]!r} here; choose from "
             + ", ".join(classes)
         )
+
+    # A photo stays on its side, so that no choice of species trains on validation
+    # photos of another.
     chosen = [label for label, name in enumerate(classes) if name in species]
     new_label = torch.full((len(classes),), -1)
     new_label[chosen] = torch.arange(len(chosen))
     kept = [new_label[side.labels] >= 0 for side in sides]
+    if not all(rows.any() for rows in kept):
+        raise UsageError("argument --species: too few images to train and validate")
     metadata = sides[0].metadata | {
         "classes": [classes[label] for label in chosen],
         "count": sum(int(rows.sum()) for rows in kept),
     }
-    if not all(rows.any() for rows in kept):
-        raise UsageError("argument --species: too few images to train and validate")
     return [
         FlowerImages(side.images[rows], new_label[side.labels[rows]], metadata)
         for side, rows in zip(sides, kept, strict=True)
@@ -191,7 +196,7 @@ def select_species(sides, species):
 
 
 def describe_data(source, classes, count, split_seed, validation_names):
-    """Return what a checkpoint keeps of its data."""
+    """Return the metadata of the data in a checkpoint."""
     split = hashlib.sha256(os.fsencode("\n".join(validation_names))).hexdigest()[:16]
     return {
         "source": source,

@@ -1,7 +1,7 @@
-"""Finds the photos below a folder and decodes them safely.
+"""Find the photos below a folder and decode them safely.
 
-Nothing in the folder can stop a run in the middle, exhaust memory or be replaced by its
-neighbour: a photo that cannot be read is left out, and named.
+A photo that cannot be read is left out and named; it never stops a run, exhausts memory
+or is replaced by another photo.
 """
 
 import logging
@@ -17,87 +17,78 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from utils.cli import UserError
+from utils.config import PHOTO_EXTENSIONS
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MOST_PIXELS = 50_000_000  # of one photo, before resizing
-MOST_BAD = 0.1  # share of the photos that may be unreadable
-MOST_NAMED = 10  # unreadable photos, or empty folders, named one by one
+MAX_PIXELS = 50_000_000  # of one photo, before resizing
+MAX_BAD = 0.1  # proportion of the photos that may be unreadable
+MAX_NAMED = 10  # unreadable photos, or empty folders, named one by one
 
 log = logging.getLogger(__name__)
 
 
-def wanted(name):
-    """Tell whether an entry is a user's own, not a system's or a tool's."""
+def is_wanted(name):
+    """Return whether an entry is the user's, not one of a system or a tool."""
     return not name.startswith(".") and name != "__MACOSX"
 
 
 def photos_below(folder):
-    """Return the paths of photos at any depth, sorted; linked folders are not entered.
-
-    `ImageFolder` would follow the links, and a loop of them, for ever.
-    """
+    """Return the sorted paths of photos at any depth; folder links are not followed."""
+    # `ImageFolder` follows links, and does not end in a loop of them.
     paths = []
     for place, folders, files in os.walk(folder):
-        folders[:] = filter(wanted, folders)
+        folders[:] = filter(is_wanted, folders)
         paths += [
             Path(place, name)
             for name in files
-            if wanted(name) and name.lower().endswith(EXTENSIONS)
+            if is_wanted(name) and name.lower().endswith(PHOTO_EXTENSIONS)
         ]
     return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def find_photos(root):
-    """Return (class names, [(path, label)]), both sorted by name.
-
-    One sub-folder of `root` is one class. Empty without a photo in any of them.
-
-    Raises:
-        UserError: if photos stand in `root` itself, where no folder names their class.
-    """
+    """Return (class names, [(path, label)]), both sorted by name."""
+    # Each sub-folder of `root` with a photo is a class. Raises UserError if photos are
+    # in `root` itself.
     root = Path(root)
-    names = sorted(e.name for e in os.scandir(root) if e.is_dir() and wanted(e.name))
+    names = sorted(e.name for e in os.scandir(root) if e.is_dir() and is_wanted(e.name))
     found = {name: photos_below(root / name) for name in names}
     classes = [name for name in names if found[name]]
     if not classes and photos_below(root):
         raise UserError(
             f"{root} holds photos but no class folder; "
-            f"put each kind into a folder of its own, as {root / 'astilbe' / 'x.jpg'}"
+            f"put each class into its own folder, such as {root / 'astilbe' / 'x.jpg'}"
         )
     if classes:
         empty = [name for name in names if not found[name]]
-        for name in empty[:MOST_NAMED]:
-            log.warning("%s holds no photo and is passed over", root / name)
-        if len(empty) > MOST_NAMED:
+        for name in empty[:MAX_NAMED]:
+            log.warning("%s holds no photo and is ignored", root / name)
+        if len(empty) > MAX_NAMED:
             log.warning("%d folders hold no photo in all", len(empty))
     samples = [(p, label) for label, name in enumerate(classes) for p in found[name]]
     return classes, samples
 
 
 def decode(path, width, height):
-    """Return one photo as a uint8 tensor (3, height, width), squashed to that size.
+    """Return one photo as a uint8 tensor (3, height, width), resized without a crop.
 
     Raises:
-        Exception: of any type, since the file's content chooses it.
+        Exception: of any type; it depends on the content of the file.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
     with open(path, "rb") as file:
         image = Image.open(file, formats=FORMATS)
-        if image.width * image.height > MOST_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"too large: {image.width} x {image.height} pixels")
         image.load()
-        small = transforms.resize(as_rgb(image), [height, width], antialias=True)
+        small = transforms.resize(to_rgb(image), [height, width], antialias=True)
         return transforms.pil_to_tensor(small)  # (3, H, W)
 
 
 def decode_one(path, width, height):
-    """Return the one photo that was asked for, as `decode` does.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """Return a requested photo, as `decode` does."""
+    # Raises UserError if it cannot be read.
     try:
         return decode(path, width, height)
     except Exception as error:
@@ -106,7 +97,7 @@ def decode_one(path, width, height):
         ) from None
 
 
-def as_rgb(image):
+def to_rgb(image):
     """Convert any mode to RGB; 16-bit greys are scaled first, or they would clip."""
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float64) / 257  # 65535 -> 255
@@ -140,7 +131,7 @@ def decode_all(paths, width, height, strict=False):
 
 
 def reason(error):
-    """Say in words why a photo could not be read."""
+    """Return in words why a photo could not be read."""
     if isinstance(
         error, (Image.DecompressionBombError, Image.DecompressionBombWarning)
     ):
@@ -151,16 +142,16 @@ def reason(error):
 
 
 def leave_out(bad, total, strict):
-    """Name the unreadable photos, and refuse to go on where they are too many."""
-    for path, why in bad[:MOST_NAMED]:
+    """Log the unreadable photos; raise a UserError if they are too many."""
+    for path, why in bad[:MAX_NAMED]:
         log.warning("left out %s: %s", path, why)
     log.warning("left out %d of %d photos that cannot be read", len(bad), total)
     if strict:
         path, why = bad[0]
-        raise UserError(f"{path} cannot be read: {why}; mend or remove it")
-    if len(bad) > MOST_BAD * total:
-        share = f"{100 * len(bad) / total:.0f} % unreadable"
+        raise UserError(f"{path} cannot be read: {why}; repair or remove it")
+    if len(bad) > MAX_BAD * total:
+        percent = f"{100 * len(bad) / total:.0f} % unreadable"
         raise UserError(
-            f"the data looks damaged: {share} ({len(bad)} of {total}), as {bad[0][0]}; "
-            "fetch the photos again or remove the files named above"
+            f"the data looks damaged: {percent} ({len(bad)} of {total}), such as "
+            f"{bad[0][0]}; fetch the photos again or remove the files named above"
         )

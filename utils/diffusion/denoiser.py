@@ -114,13 +114,9 @@ DENSITIES = {  # name -> (u in (0, 1), schedule, mean, std) -> quantile of s
 
 
 def sigma_quantile(density, u, schedule, p_mean=0.0, p_std=1.0):
-    """Return the noise levels below which the density has probability u: (B,) -> (B,).
-
-    In units of SIGMA_DATA. schedule: (T,), the model's own levels, in the same units.
-
-    Raises:
-        ValueError: if there is no such density.
-    """
+    """Return the levels below which the density has probability u: (B,) -> (B,)."""
+    # In units of SIGMA_DATA. schedule: (T,), the model's own levels, in the same units.
+    # Raises ValueError if there is no such density.
     if density not in DENSITIES:
         raise ValueError(f"density must be one of {tuple(DENSITIES)}, got {density!r}")
     return DENSITIES[density](u.clamp(TAIL, 1 - TAIL), schedule, p_mean, p_std)
@@ -133,10 +129,8 @@ def stratified_uniform(count, device=None):
 
 
 def draw_sigma(density, count, schedule, p_mean, p_std):
-    """Draw stratified noise levels (count,) from a density.
-
-    schedule: (T,), the model's own noise levels.
-    """
+    """Draw stratified noise levels (count,) from a density."""
+    # schedule: (T,), the model's own noise levels.
     u = stratified_uniform(count, schedule.device)
     return SIGMA_DATA * sigma_quantile(density, u, schedule / SIGMA_DATA, p_mean, p_std)
 
@@ -189,12 +183,10 @@ class Denoiser(nn.Module):
         return (self.denoise(x, sigma, labels) - c_skip * x) / c_out
 
     def validation_details(self, images, labels):
-        """Return what `summarize_details` needs of images (B, 3, H, W) in [0, 1].
-
-        Names -> (B,): a noise level, in units of SIGMA_DATA, and the mean squared error
-        of the estimate at it, weighted as by the objective v, so that objectives can be
-        compared.
-        """
+        """Return what `summarize_details` needs of images (B, 3, H, W) in [0, 1]."""
+        # Names -> (B,): a noise level, in units of SIGMA_DATA, and the mean squared
+        # error of the estimate at it, weighted as by the objective v, so that
+        # objectives can be compared.
         x_0, labels = 2 * images - 1, labels.to(images.device)
         u = stratified_uniform(len(x_0), x_0.device)
         s = sigma_quantile("lognormal", u, None)  # (B,)

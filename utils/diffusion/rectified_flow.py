@@ -34,11 +34,9 @@ TRAJECTORY_SIGMA_MIN = 0.01  # where trajectories end; lower than for samples
 
 
 def draw_coupling_labels(proportions, null_label, count):
-    """Draw labels (count,) int64, some of which are the null label.
-
-    proportions: of each class among the photos, or None. The model maps the same noise
-    and the null label to another image, so labels are dropped before sampling.
-    """
+    """Draw labels (count,) int64, some of which are the null label."""
+    # proportions: of each class among the photos, or None. The model maps the same
+    # noise and the null label to another image, so labels are dropped before sampling.
     if not proportions:
         return torch.full((count,), null_label)
     dropped = torch.rand(count) < LABEL_DROPOUT
@@ -86,10 +84,8 @@ def rectified_flow_loss(model, couplings, labels):
 
 
 def coupling_loaders(couplings, labels, batch_size, seed):
-    """Return (training, validation) loaders of batches (couplings, labels).
-
-    The last couplings are the validation set; `seed` shuffles the others.
-    """
+    """Return (training, validation) loaders of batches (couplings, labels)."""
+    # The last couplings are the validation set; `seed` shuffles the others.
     cut = len(couplings) - max(1, round(VALIDATION * len(couplings)))
     training = TensorDataset(couplings[:cut], labels[:cut])
     validation = TensorDataset(couplings[cut:], labels[cut:])
@@ -145,10 +141,8 @@ def trajectories(denoise, noise, steps=TRAJECTORY_STEPS):
 
 
 def deviation_from_straight(found):
-    """Return the squared distance of the velocity from z_1 - z_0 at each time: (T,).
-
-    found: Trajectories. A mean over images and pixel values.
-    """
+    """Return the squared distance of the velocity from z_1 - z_0 at each time: (T,)."""
+    # found: Trajectories. A mean over images and pixel values.
     chord = found.points[0] - found.points[-1]
     return (chord - found.velocities).square().flatten(1).mean(dim=1)
 

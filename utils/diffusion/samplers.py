@@ -56,13 +56,9 @@ def flow_sigmas(steps, sigma_max, sigma_min=None):
 
 
 def schedule_sigmas(steps, schedule):
-    """Return steps + 1 falling sigmas of a model's own schedule (T,), 0 at the end.
-
-    Evenly spaced steps of the schedule.
-
-    Raises:
-        ValueError: if the schedule has fewer steps.
-    """
+    """Return steps + 1 falling sigmas of a model's own schedule (T,), 0 at the end."""
+    # Evenly spaced steps of the schedule.
+    # Raises ValueError if the schedule has fewer steps.
     if not 1 <= steps <= len(schedule):
         raise ValueError(f"steps must be 1 to {len(schedule)}, got {steps}")
     indices = torch.linspace(0, len(schedule) - 1, steps + 1)[1:].round().long()
@@ -92,10 +88,8 @@ def ddim(denoise, x, sigmas, eta=0.0):
 
 
 def ddpm(denoise, x, sigmas):
-    """The ancestral sampler (Ho et al. 2020, equation 7).
-
-    Over the starter kit's 300 sigmas it is Algorithm 2.
-    """
+    """The ancestral sampler (Ho et al. 2020, equation 7)."""
+    # Over the starter kit's 300 sigmas it is Algorithm 2.
     yield from ddim(denoise, x, sigmas, eta=1.0)
 
 
@@ -162,10 +156,8 @@ def dpm_solver(denoise, x, sigmas, order):
 
 
 def exponential_step(x, history, sigma, sigma_next):
-    """Solve dx/dlambda = denoised(lambda) - x over a step, with lambda = -ln(sigma).
-
-    history: [(lambda, denoised)] of the latest evaluations, newest first.
-    """
+    """Solve dx/dlambda = denoised(lambda) - x over a step, with lambda = -ln(sigma)."""
+    # history: [(lambda, denoised)] of the latest evaluations, newest first.
     (_, denoised), *older = history
     h = math.log(sigma / sigma_next)
 

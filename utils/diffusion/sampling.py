@@ -98,10 +98,8 @@ def sample(model, noise, config, labels=None):
 
 
 def sample_batches(model, config, labels, count, size):
-    """Yield `count` images in batches (B, 3, size, size) in [0, 1].
-
-    labels: (count,), or None.
-    """
+    """Yield `count` images in batches (B, 3, size, size) in [0, 1]."""
+    # labels: (count,), or None.
     for start in progress(range(0, count, BATCH_SIZE), "batches"):
         batch = None if labels is None else labels[start : start + BATCH_SIZE]
         noise = torch.randn(min(BATCH_SIZE, count - start), 3, size, size)
@@ -151,14 +149,10 @@ def default_sampler_config(metadata):
 
 
 def sampler_config(args, model, metadata):
-    """Return the SamplerConfig that a command line asks for.
-
-    Another sampler than the weights' own has its own default number of steps: all of
-    the model's schedule, if it uses that.
-
-    Raises:
-        UsageError: if its parts do not fit together.
-    """
+    """Return the SamplerConfig that a command line asks for."""
+    # Another sampler than the weights' own has its own default number of steps: all of
+    # the model's schedule, if it uses that.
+    # Raises UsageError if its parts do not fit together.
     flags = {f.name: getattr(args, f.name) for f in fields(SamplerConfig)}
     given = {name: value for name, value in flags.items() if value is not None}
     config = default_sampler_config(metadata)

@@ -23,11 +23,9 @@ FREQUENCIES = 32  # of the noise level's embedding
 
 
 def sigma_embedding(sigma):
-    """Return cosines and sines of ln(sigma): (B,), above 0 -> (B, 2 * FREQUENCIES).
-
-    Frequencies rise geometrically, from a wave longer than the range of levels to one
-    that distinguishes levels by a few percent (Vaswani et al. 2017, section 3.5).
-    """
+    """Return cosines and sines of ln(sigma): (B,), above 0 -> (B, 2 * FREQUENCIES)."""
+    # Frequencies rise geometrically, from a wave longer than the range of levels to one
+    # that distinguishes levels by a few percent (Vaswani et al. 2017, section 3.5).
     powers = torch.linspace(-1, 4, FREQUENCIES, device=sigma.device)
     angles = sigma.log()[:, None] * 2**powers  # (B, FREQUENCIES)
     return torch.cat([angles.cos(), angles.sin()], dim=1)  # (B, 2 * FREQUENCIES)

@@ -110,10 +110,8 @@ def precision(x, y):
 
 
 def recall(x, y):
-    """Return the proportion of (M, D) in the manifold of (N, D).
-
-    Fewer N have larger balls, so each estimate of the jackknife has its own.
-    """
+    """Return the proportion of (M, D) in the manifold of (N, D)."""
+    # Fewer N have larger balls, so each estimate of the jackknife has its own.
     return within_bounds(with_interval(lambda rows: mean(in_manifold(y, rows)), x))
 
 
@@ -204,10 +202,8 @@ def draw_start(metadata, count, seed):
 
 
 def generate_from(model, config, start):
-    """Return what a SamplerConfig generates from a Start, timed.
-
-    Noise that the sampler adds has the next seed, and is the same at every call.
-    """
+    """Return what a SamplerConfig generates from a Start, timed."""
+    # Noise that the sampler adds has the next seed, and is the same at every call.
     images, times = [], []
     with fork_rng(start.seed + 1):
         name = f"{config.sampler}, {config.steps}"
@@ -226,11 +222,8 @@ def warm_up(model, start, config):
 
 
 def reference_stats(args, metadata):
-    """Return the ReferenceStats that a command line asks for, for these weights.
-
-    Raises:
-        UsageError: if there are too few samples or photos for a distance.
-    """
+    """Return the ReferenceStats that a command line asks for, for these weights."""
+    # Raises UsageError if there are too few samples or photos for a distance.
     extractor = find_extractor(args.extractor)
     sides = open_datasets(metadata, args.data, strict=args.strict_data)
     training, validation = (extract(extractor, side.all_images()) for side in sides)

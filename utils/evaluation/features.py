@@ -82,11 +82,8 @@ class FlowerFeatures(nn.Module):
 
 
 def load_features(path):
-    """Return the feature extractor of a file, in float32 and evaluation mode.
-
-    Raises:
-        UserError: if the file is missing, damaged, or holds another model.
-    """
+    """Return the feature extractor of a file, in float32 and evaluation mode."""
+    # Raises UserError if the file is missing, damaged, or holds another model.
     if not Path(path).is_file():
         raise UserError(f"{path} is missing; make it: python -m tools.train_features")
     weights, metadata = load_checkpoint(path)

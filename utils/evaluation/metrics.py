@@ -125,10 +125,8 @@ def bootstrap_counts(count, resamples, generator):
 
 
 def discrepancy(kernel, weights, cut):
-    """Return the squared mean discrepancy of the first `cut` images and the rest: (R,).
-
-    kernel: (N, N) with a zero diagonal; weights: (R, N), one row per estimate.
-    """
+    """Return the squared discrepancy of the first `cut` images and the rest: (R,)."""
+    # kernel: (N, N) with a zero diagonal; weights: (R, N), one row per estimate.
     x, y = weights[:, :cut], weights[:, cut:]  # (R, cut), (R, N - cut)
 
     def mean_within(part, block):
@@ -174,30 +172,24 @@ class Nearest(NamedTuple):
     second: torch.Tensor  # (N,), the distance to the second nearest photo
 
     def copies(self):
-        """Return which images are copies: (N,) of bool.
-
-        The nearest photo is nearer than COPY_RATIO times the second (Yoon et al. 2023,
-        "Diffusion probabilistic models generalize when they fail to memorize").
-        """
+        """Return which images are copies: (N,) of bool."""
+        # The nearest photo is nearer than COPY_RATIO times the second (Yoon et al.
+        # 2023, "Diffusion probabilistic models generalize when they fail to memorize").
         return self.first <= COPY_RATIO * self.second
 
 
 def nearest_training_images(images, training, extractor=None):
-    """Return the Nearest training photos of images, flipped photos included.
-
-    images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; by the Euclidean distance
-    of features, or of pixels without an extractor.
-    """
+    """Return the Nearest training photos of images, flipped photos included."""
+    # images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; by the Euclidean distance
+    # of features, or of pixels without an extractor.
     extractor = torch.nn.Flatten() if extractor is None else extractor
     parts = images, training, training.flip(3)
     return nearest(*(extract(extractor, part) for part in parts))
 
 
 def nearest(features, photos, flipped):
-    """Return the Nearest photos of features (N, D).
-
-    photos, flipped: features (M, D) of each photo, and of its mirror image.
-    """
+    """Return the Nearest photos of features (N, D)."""
+    # photos, flipped: features (M, D) of each photo, and of its mirror image.
     require_images(2, photos)
     distances = [torch.cdist(features, side) for side in (photos, flipped)]  # (N, M)
     found = torch.minimum(*distances).topk(2, largest=False)

@@ -79,11 +79,9 @@ def make_scheduler(settings, optimizer, steps):
 
 
 def warmed_up_ema(decay):
-    """Return AveragedModel's multi_avg_fn: an exponential average with a warm-up.
-
-    After n updates the old average is weighted by min(decay, (1 + n) / (10 + n)), so
-    that the untrained weights are soon forgotten.
-    """
+    """Return AveragedModel's multi_avg_fn: an exponential average with a warm-up."""
+    # After n updates the old average is weighted by min(decay, (1 + n) / (10 + n)), so
+    # that the untrained weights are soon forgotten.
 
     @torch.no_grad()
     def update(averaged, current, count):

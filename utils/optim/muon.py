@@ -132,10 +132,8 @@ def highest_precision():
 
 
 def adam_updates(weights, state, group):
-    """Yield (weight, quotient of bias-corrected moments of its gradient).
-
-    Kingma & Ba 2015, algorithm 1.
-    """
+    """Yield (weight, quotient of bias-corrected moments of its gradient)."""
+    # Kingma & Ba 2015, algorithm 1.
     beta_1, beta_2 = group["betas"]
     for weight in weights:
         grad, moments = weight.grad, state[weight]
