@@ -60,6 +60,7 @@ class Encoder(nn.Module):
             nn.Conv2d(64, 128, 3, padding=1),
             nn.ReLU(),
         )
+        # From image features to the latent vector.
         self.latent = nn.Linear(128 * height * width, encoding_dim)
         self.apply(init_weights)
 
@@ -80,6 +81,7 @@ class Decoder(nn.Module):
             nn.ReLU(),
             nn.Unflatten(1, (128, height, width)),
         )
+        # A kernel of 4 is a multiple of the stride of 2.
         self.image = nn.Sequential(
             nn.ConvTranspose2d(128, 64, 3, padding=1),
             nn.ReLU(),

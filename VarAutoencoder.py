@@ -46,6 +46,7 @@ class VarEncoder(nn.Module):
             nn.Conv2d(64, 128, 3, padding=1),
             nn.GELU(),
         )
+        # Two linear outputs: mean and log-variance.
         self.mean = nn.Linear(128 * height * width, encoding_dim)
         self.log_variance = nn.Linear(128 * height * width, encoding_dim)
 
@@ -122,6 +123,7 @@ class VarAutoencoder(nn.Module):
         Samples z in evaluation mode too, since the bound is an expectation over z. In
         training with K antithetic pairs the reconstructions are (2 K, B, 3, H, W).
         """
+        # q(z | x), the approximate posterior.
         mu, log_var = self.encoder(x)  # each (B, D)
         if self.training and self.antithetic_pairs:
             z = self.antithetic_draws(mu, log_var)  # (2 K, B, D)
@@ -191,6 +193,7 @@ def VAE_loss_function(outputs, images, beta=1.0):
     outputs: (reconstructions, mu, log_var); of several reconstructions per image, (K,
     B, C, H, W), the error is the mean. images: (B, C, H, W).
     """
+    # The error: a mean over draws, a sum over batch and values.
     reconstruction, mu, log_var = outputs
     repeated = images.expand_as(reconstruction)
     error = F.mse_loss(reconstruction, repeated, reduction="sum")

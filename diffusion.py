@@ -138,6 +138,7 @@ class Diffuser(Denoiser):
 
         Equation 7; t is an int. x_{-1} is the photo itself.
         """
+        # alphas_bar before step t; before the first step it is 1.
         before = self.alphas_bar[t - 1] if t else torch.ones_like(self.alphas_bar[0])
         variance = self.one_minus_alphas_bar_sqrt[t] ** 2  # of the noise in x_t
         mean = before.sqrt() * self.betas[t] / variance * x_0
@@ -151,6 +152,7 @@ class Diffuser(Denoiser):
         The predicted photo is clipped to [-1, 1], as in the code of Ho et al.
         """
         steps = torch.full((len(x),), t, device=x.device)  # (B,)
+        # The photo that the predicted noise implies.
         noise = self(x, steps)
         x_0 = (x - self.one_minus_alphas_bar_sqrt[t] * noise) / self.alphas_bar_sqrt[t]
         mean, std = self.posterior(x_0.clamp(-1, 1), x, t)
@@ -252,6 +254,7 @@ def visualize_sampling(
         states = model.states(x, n_steps)
     else:
         states = sample_states(model, x, replace(config, steps=n_steps), labels)
+    # Evenly spaced states, the first and the last included.
     shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
     frames = {i: state for i, state in enumerate(states) if i in shown}
     images = [(frames[step] + 1) / 2 for step in shown]  # [-1, 1] -> [0, 1]
@@ -260,6 +263,7 @@ def visualize_sampling(
 
 def save_samples(model, metadata, seed, path, title):
     """Save a picture of samples from `seed`; training's random state is unchanged."""
+    # Species in the proportions of the training photos.
     config, size = default_sampler_config(metadata), metadata["settings"]["image_size"]
     with fork_rng(seed):
         labels = draw_labels(metadata["class_proportions"], PICTURE_IMAGES)

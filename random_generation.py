@@ -42,6 +42,7 @@ def parse(argv=None):
         model="VAE",
     )
     args = line.parse_args(argv)
+    # A flag that has no effect is refused.
     if args.model in DIFFUSION_MODELS:
         refuse_given(args, ["--prior"], "a diffusion model has no codes")
     else:
@@ -99,6 +100,7 @@ def save_denoised(args, model, metadata, config):
 
 def main(argv=None):
     args = parse(argv)
+    # The seed comes first: building a model draws its initial weights.
     set_seeds(args.seed)
     weights = args.weights or find_weights(PROJECT, args.model)
     model, metadata = load_model(args.model, weights)
@@ -109,9 +111,11 @@ def main(argv=None):
     else:
         options = {"prior": args.prior or "normal", "weights": weights}
         height, width = model.args["img_height"], model.args["img_width"]
+    # The figure of a diffusion model also shows states of the sampler.
     if args.model in DIFFUSION_MODELS and not args.save:
         save_denoised(args, model, metadata, config)
         return
+    # Any number of images is generated in batches.
     batches = generate_batches(model, metadata, args.count, **options)
     if args.save:
         save_images(args.save, batches, (args.count, height, width, 3))

@@ -49,6 +49,7 @@ def init_model(model, scheme, channel_means):
     if scheme == "own":
         model.init_output_bias(channel_means)
         return
+    # Layers without parameters have no reset_parameters.
     for layer in model.modules():
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()

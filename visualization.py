@@ -38,6 +38,7 @@ def main(argv=None):
     # The model, and the photos as its training split them.
     set_seeds(args.seed)
     model, metadata = load_model(args.model, args.weights)
+    # Refuse a folder that cannot be written before any work.
     prepare_folder(args.out / "vis")
     model.to(device)
     loaders = open_flowers(

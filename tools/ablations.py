@@ -59,6 +59,7 @@ def read_tables(path):
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no TOML: {error}; correct it") from None
+    # Every table must have all keys, and rows with different names.
     for table in content.get("tables", []):
         missing = [key for key in REQUIRED if not table.get(key)]
         if missing:
@@ -158,6 +159,7 @@ def execute(command, stdout, jobs, running):
     threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
     start = [] if command[0].endswith(".py") else ["-m"]
     with open(stdout, "w", encoding="utf-8") as file:
+        # A process of its own has its own threads, and starts from the seed.
         process = subprocess.Popen(
             [sys.executable, *start, *command],
             stdout=file,
@@ -168,6 +170,7 @@ def execute(command, stdout, jobs, running):
         )
         running.append(process)
         _, errors = process.communicate()
+    # The last line on stderr is the reason.
     if process.returncode:
         reason = errors.strip().splitlines()[-1:]
         raise UserError(f"{shlex.join(command)} failed: {' '.join(reason)}")

@@ -152,6 +152,7 @@ def measure(settings, name, device):
         seconds_per_step(model, optimizer, batch_loss, *batch) for _ in range(REPEATS)
     )
 
+    # The two parts of a step, which are counted and profiled apart.
     def gradients():
         optimizer.zero_grad()
         batch_loss(model, *batch).backward()
@@ -160,6 +161,7 @@ def measure(settings, name, device):
         gradients()
         optimizer.step()
 
+    # Counted, not estimated; the optimizer is not part of the network.
     flops = count_flops(gradients)
     return {
         "machine": machine_facts(),

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 def parse(argv=None):
     """Return the checked command line."""
     parser = command_line(__doc__, *FLAGS.split(), count=2000)
+    # The weights are a positional argument, since any diffusion model will do.
     parser.add_argument(
         "weights",
         type=Path,

@@ -51,8 +51,10 @@ def parse(argv=None):
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     args = parser.parse_args(argv)
+    # All pairs of images are compared in memory.
     if args.count > MAX_IMAGES:
         raise UsageError(f"argument --count: at most {MAX_IMAGES}, got {args.count}")
+    # Files and folders of images cannot be sampled.
     if not all(map(is_weights, args.images)):
         flags = ["--prior", "--species", *SAMPLER_FLAGS]
         refuse_given(args, flags, "existing IMAGES are not sampled")
@@ -167,6 +169,7 @@ def open_photos(args):
     """Return (training, validation) photos of the size and split of IMAGES."""
     # Raises UsageError if IMAGES differ in size or split.
     found = set()
+    # Size and split seed of each of IMAGES.
     for path in args.images:
         width = height = IMAGE_SIZE
         split_seed = 0
@@ -179,6 +182,7 @@ def open_photos(args):
         found.add((width, height, split_seed))
     if len(found) > 1:
         raise UsageError("IMAGES differ in size or split; evaluate them one by one")
+    # Photos of that size, split as for the weights.
     options = {"split_seed": split_seed, "strict": args.strict_data}
     loaders = open_flowers(args.data, 1, (width, height), **options)
     return [loader.dataset for loader in loaders]
@@ -201,6 +205,7 @@ def sets_to_compare(args, training, validation):
         for name in ("AE", "VAE"):
             weights = find_weights(PROJECT, name)
             sets[f"our {name}"] = read_images(weights, args, len(requested[0]))
+    # Images of another size have other features.
     fitting = {}
     for name, (images, names) in sets.items():
         if images is not None and images.shape[2:] == photos.shape[2:]:

@@ -33,6 +33,7 @@ def main(argv=None):
         loader.dataset.all_images()
         for loader in open_flowers(args.data, 1, size, split_seed=args.split_seed)
     )
+    # PCA: the best linear autoencoder.
     axes = fit_pca(training, args.encoding_dim)
     train, valid = (
         (axes.reconstruct(side) - side).square().mean().item()
@@ -42,6 +43,7 @@ def main(argv=None):
         f"PCA of {args.encoding_dim} components, mean squared error: "
         f"train {train:.5f}, validation {valid:.5f}"
     )
+    # The VAE: the loss of the assignment, a sum over a batch.
     train, valid = (
         BATCH_SIZE * best_linear_bound(training, args.encoding_dim, side)
         for side in (training, validation)

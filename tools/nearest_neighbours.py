@@ -91,9 +91,11 @@ def most_similar(found):
 def sheet(samples, photos, found, title):
     """Return all parts of the picture: the first samples, then the most similar."""
     names = ", below it by ".join(found)
+    # The first samples, in order.
     parts = [title, f"Each sample above its nearest training photo by {names}"]
     for start in range(0, SHOWN, COLUMNS):
         parts += block(list(range(start, start + COLUMNS)), samples, photos, found)
+    # Then those that are most likely copies.
     head = f"The {COLUMNS} most similar to a photo of {len(samples)} samples"
     return [*parts, head, *block(most_similar(found), samples, photos, found)]
 

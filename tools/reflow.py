@@ -35,6 +35,7 @@ def parse(argv=None):
     """Return the checked command line."""
     flags = [*FLAGS.split(), *MEASURING.split()]
     parser = command_line(__doc__, *flags, settings=SETTINGS, **DEFAULTS)
+    # The couplings are the training set.
     parser.add_argument(
         "--couplings",
         metavar="N",

@@ -109,6 +109,7 @@ def remedy(name):
 
 def figures(files):
     """Return what stands for the names of the template: {name: text}."""
+    # The files.
     model = files.metadata("models/Best_diffusion.pkl")
     model_16 = files.metadata("models/Best_diffusion_16.pkl")
     losses = {n: files.csv(f"log/diffusion{n}.csv") for n in ("", "_16", "_48")}
@@ -117,9 +118,11 @@ def figures(files):
     compared, few = files.json("log/compare_samplers_diffusion.json"), files.json(few)
     own, vae = next(iter(found[""].values())), found[""]["our VAE"]
     photos = found[""]["validation photos"]
+    # Training photos times epochs, for the speed of the whole training.
     trained = (model["data"]["count"] - photos["images"]) * len(losses[""]["seconds"])
     plain = step["plain_convolution_teraflops"]
     parts = sorted(step["proportions"].items(), key=lambda part: -part[1])
+    # The texts, by their names in the template.
     texts = {
         "settings": tables.settings(model, model_16),
         "torch": model["torch"],
@@ -153,6 +156,7 @@ def figures(files):
     for what in ("pixels", "features"):
         ratio = own[f"nearest by {what}"][0] / photos[f"nearest by {what}"][0]
         texts[f"{what}_ratio"] = tables.percent(ratio) + " %"
+    # Three models have the same tables: the default, 16 species, and 48 x 48.
     for name, rows in losses.items():
         texts |= {
             f"epochs{name}": len(rows["epoch"]),
@@ -169,6 +173,7 @@ def ddpm(files):
     name = f"log/evaluate_{DDPM}.json"
     if not (files.root / name).is_file():
         return ""
+    # Both models are in the file, sampled in equal numbers.
     found, losses = files.json(name), files.csv(f"log/{DDPM}.csv")
     rows = [
         [

@@ -82,7 +82,7 @@ def species(found):
 def copies(found):
     """Return the table of copies and distances to the nearest training photo."""
     forms = {"copies": percent_estimate, "nearest": estimate}
-    names = [f"{what} by {how}" for how in ("pixels", "features") for what in forms]
+    names = [f"{what} by {by}" for by in ("pixels", "features") for what in forms]
     return metrics(found, {name: (name, forms[name.split()[0]]) for name in names})
 
 

@@ -78,6 +78,7 @@ def accuracy(model, loader, device):
 
 def main(argv=None):
     args = parse(argv)
+    # The photos, flipped and translated.
     device = prepare_device(args.device)
     set_seeds(args.seed)
     loaders = open_flowers(
@@ -95,6 +96,7 @@ def main(argv=None):
     model = FlowerFeatures(data["classes"])
     path = prepare_target(args.out / "models" / weights_name(model.name))
     model.to(device, memory_format=torch.channels_last)
+    # One cycle of the learning rate; the last weights are kept.
     optimizer = Muon(model.parameters(), args.lr, weight_decay=0.05)
     steps = args.epochs * len(loaders[0])
     scheduler = OneCycleLR(optimizer, args.lr, steps, cycle_momentum=False)

@@ -1,9 +1,8 @@
-"""Checkpoints: file names, atomic saving, and loading that never runs code.
+"""Checkpoints: file names, atomic saving, and loading that never runs code."""
 
-A checkpoint is a bare state_dict, as the starter kit reads it. Its metadata, a
-dictionary of plain types, is an entry of the state_dict's `_metadata`, which saving and
-safe loading keep and `load_state_dict` ignores.
-"""
+# A checkpoint is a bare state_dict, as the starter kit reads it. Its metadata, a
+# dictionary of plain types, is an entry of the state_dict's `_metadata`, which saving
+# and safe loading keep and `load_state_dict` ignores.
 
 import io
 import logging
@@ -41,11 +40,8 @@ def weights_name(name):
 
 
 def find_weights(project, name):
-    """Return the first file of trained weights of this model in the project.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Return the first file of trained weights of this model in the project."""
+    # Raises UserError if there is none.
     stem = Path(weights_name(name)).stem
     names = [weights_name(name), f"{stem}.pth", f"{stem}.pkl", KIT_NAMES.get(name)]
     for folder in FOLDERS:
@@ -205,13 +201,11 @@ def checked_metadata(path, metadata):
 
 
 def check_fit(model, weights, path):
-    """Refuse weights that do not fit the model, naming the first three misfits.
-
-    Raises:
-        UserError: if a key is missing or unknown, has another type or shape, or is not
-            finite.
-    """
+    """Refuse weights that do not fit the model, naming the first three misfits."""
+    # Raises UserError if a key is missing or unknown, has another type or shape, or
+    # is not finite.
     wanted = model.state_dict()
+    # Keys, then types and shapes, then values.
     misfits = [f"{key} is missing" for key in wanted if key not in weights]
     misfits += [f"{key} is unknown" for key in weights if key not in wanted]
     misfits += [

@@ -1,7 +1,6 @@
-"""Settings of every model: each is declared once, as a field that is also a flag.
+"""Settings of every model: each is declared once, as a field that is also a flag."""
 
-Also the vocabularies from which flags take their choices. Loads without torch.
-"""
+# Also the vocabularies from which flags take their choices. Loads without torch.
 
 import argparse
 from dataclasses import MISSING, dataclass, field, fields, replace

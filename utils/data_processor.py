@@ -50,7 +50,9 @@ def create_flower_dataloaders(
         sides = synthetic_flowers(size, split_seed)
     if species:
         sides = select_species(sides, species)
+    # Only training photos are augmented.
     sides[0].hflip, sides[0].translate = hflip, translate
+    # Generators of their own leave the global random state unchanged.
     return tuple(
         DataLoader(
             side,
@@ -69,10 +71,8 @@ def whole_batch(batch):
 
 
 def open_flowers(data, batch_size, size, **options):
-    """Return a command's loaders: of `data`, by default ./flowers or drawn flowers.
-
-    size: (width, height) in pixels; options: of `create_flower_dataloaders`.
-    """
+    """Return a command's loaders: of `data`, by default ./flowers or drawn flowers."""
+    # size: (width, height) in pixels; options: of `create_flower_dataloaders`.
     return create_flower_dataloaders(
         batch_size,
         data or PROJECT / "flowers",

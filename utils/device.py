@@ -19,6 +19,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def choose_device(name):
     """Return the torch.device of this name; auto takes CUDA, then MPS, then the CPU."""
     # Raises UserError if the machine has no such device.
+    # In the order of preference.
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -55,6 +56,7 @@ def set_seeds(seed):
 @contextmanager
 def fork_rng(seed):
     """Draw from `seed` inside; the global random state is unchanged outside."""
+    # fork_rng restores the CPU and one kind of accelerator.
     accelerator = torch.accelerator.current_accelerator()
     device_type = accelerator.type if accelerator else "cuda"
     with torch.random.fork_rng(device_type=device_type):
@@ -66,11 +68,9 @@ def fork_rng(seed):
 
 
 def has_bfloat16_units(device):
-    """Return whether the device is a CPU that multiplies bfloat16 in hardware.
-
-    Emulation on other CPUs is slow, and other devices were not measured. Always False
-    before torch 2.11, which does not report it.
-    """
+    """Return whether the device is a CPU that multiplies bfloat16 in hardware."""
+    # Emulation on other CPUs is slow, and other devices were not measured. Always False
+    # before torch 2.11, which does not report it.
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     return torch.cpu.get_capabilities().get("avx512_bf16", False)

@@ -1,7 +1,6 @@
-"""What trainings and tools share: data for given weights, run metadata, time budgets.
+"""What trainings and tools share: data of given weights, metadata, time budgets."""
 
-Functions are handed a built model; `utils.registry` builds and loads one.
-"""
+# Functions are handed a built model; `utils.registry` builds and loads one.
 
 import hashlib
 import logging
@@ -57,6 +56,7 @@ def start_training(args, settings, name):
         translate=settings.translate,
         species=getattr(args, "species", None),
     )
+    # Folders and earlier weights.
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
     data = loaders[0].dataset.metadata
@@ -179,6 +179,7 @@ class TimeEstimate:
     def after(self, done):
         """Report after `done` epochs, at most every REPORT_EVERY seconds."""
         now = time.monotonic()
+        # The rest takes as long per epoch as the epochs before.
         rest = (self.epochs - done) * (now - self.start) / done
         if rest < REPORT_EVERY or now - self.reported < REPORT_EVERY:
             return

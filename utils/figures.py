@@ -1,8 +1,7 @@
-"""Tensors and records -> PNG files, without a display.
+"""Tensors and records -> PNG files, without a display."""
 
-Pixels are enlarged by whole numbers and never smoothed, stretched or rescaled: value 0
-is black and 1 is white in every picture.
-"""
+# Pixels are enlarged by whole numbers and never smoothed, stretched or rescaled: value
+# 0 is black and 1 is white in every picture.
 
 import csv
 from pathlib import Path
@@ -146,12 +145,14 @@ def save_curves(csv_path, path, title):
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss per photo")
     axes.set_title(title, fontsize=8, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Epochs without a check have no validation loss.
     for column, label in (
         ("train_per_photo", "training"),
         ("valid_per_photo", "validation"),
     ):
         checked = np.isfinite(curves[column])
         axes.plot(curves["epoch"][checked], curves[column][checked], label=label)
+    # The calibrated loss of a VAE can be negative.
     if all((line.get_ydata() > 0).all() for line in axes.lines):
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")

@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all.
+"""Files that are written whole or not at all."""
 
-A file is written under a temporary name in its own folder, forced to disk, and renamed.
-"""
+# A file is written under a temporary name in its own folder, forced to disk, and
+# renamed.
 
 import contextlib
 import csv
@@ -55,10 +55,8 @@ def write_json(path, content):
 
 
 def replace_file(path, chunks):
-    """Write a temporary file, force it to disk, then rename it to `path`.
-
-    chunks: an iterable of bytes, written one after the other.
-    """
+    """Write a temporary file, force it to disk, then rename it to `path`."""
+    # chunks: an iterable of bytes, written one after the other.
     part = temporary(path)
     try:
         with open(part, "xb") as file:
@@ -126,6 +124,7 @@ def csv_log(path):
     # nothing is written.
     start, columns = time.perf_counter(), None
 
+    # The first row decides the columns.
     def write_row(row):
         nonlocal start, columns
         now = time.perf_counter()

@@ -1,8 +1,7 @@
-"""Latent codes: encoding, interpolation, and distributions fitted to them.
+"""Latent codes: encoding, interpolation, and distributions fitted to them."""
 
-The codes of an autoencoder need not follow N(0, I). Sampling from a distribution that
-is fitted to them is ex-post density estimation (Ghosh et al. 2020, arXiv:1903.12436).
-"""
+# The codes of an autoencoder need not follow N(0, I). Sampling from a distribution that
+# is fitted to them is ex-post density estimation (Ghosh et al. 2020, arXiv:1903.12436).
 
 import math
 from pathlib import Path
@@ -80,6 +79,7 @@ class GaussianMixture(nn.Module):
 
     def log_densities(self, codes):
         """Codes (N, D) -> log(weight * density) of each component, (N, K)."""
+        # Mahalanobis distances by the Cholesky factors.
         offsets = codes - self.means[:, None]  # (K, N, D)
         whitened = torch.linalg.solve_triangular(self.cholesky, offsets.mT, upper=False)
         log_det = self.cholesky.diagonal(dim1=1, dim2=2).log().sum(dim=1)  # (K,)
@@ -100,9 +100,11 @@ class GaussianMixture(nn.Module):
         """Fit each component to its codes (N, D): the M step of EM."""
         # responsibilities: (N, K). Covariances are shrunk towards isotropic ones, so
         # that few codes give a positive definite one.
+        # Weights and means of the components.
         totals = responsibilities.sum(dim=0) + 1e-9  # (K,)
         self.weights.copy_(totals / totals.sum())
         self.means.copy_(responsibilities.T @ codes / totals[:, None])
+        # Covariances, shrunk.
         offsets = codes - self.means[:, None]  # (K, N, D)
         covariances = (offsets * responsibilities.T[:, :, None]).mT @ offsets
         covariances = covariances / totals[:, None, None]
@@ -123,12 +125,14 @@ def fit_gaussian_mixture(codes, components, seed=0):
     """
     if not 1 <= components <= len(codes):
         raise ValueError(f"components must be 1 to {len(codes)}, got {components}")
+    # Start with hard assignments.
     codes = codes.double()
     generator = torch.Generator().manual_seed(seed)
     centers = codes[torch.randperm(len(codes), generator=generator)[:components]]
     nearest = torch.cdist(codes, centers).argmin(dim=1)
     mixture = GaussianMixture(components, codes.shape[1]).double()
     mixture.maximize(codes, nn.functional.one_hot(nearest, components).double())
+    # E step: responsibilities; M step: maximize.
     for _ in range(EM_STEPS if components > 1 else 0):
         mixture.maximize(codes, mixture.log_densities(codes).softmax(dim=1))
     return mixture.float()
@@ -167,14 +171,10 @@ def fitted_to(metadata):
 
 
 def load_prior(name, model, metadata, weights):
-    """Return the function that draws codes, count -> (count, D), by a prior's name.
-
-    The fitted ones are in a file beside `weights`, the file of the model's weights with
-    this metadata; "normal" needs none.
-
-    Raises:
-        UserError: if that file is missing, damaged, or belongs to other weights.
-    """
+    """Return the function that draws codes, count -> (count, D), by a prior's name."""
+    # The fitted ones are in a file beside `weights`, the file of the model's weights
+    # with this metadata; "normal" needs none. Raises UserError if that file is missing,
+    # damaged, or belongs to other weights.
     dim = model.args["encoding_dim"]
     if name == "normal":
         return lambda count: torch.randn(count, dim)

@@ -1,7 +1,6 @@
-"""Model names -> classes and objectives; building a model, and loading its weights.
+"""Model names -> classes and objectives; building a model, and loading its weights."""
 
-Model modules are imported where a model is built, since they may import from utils.
-"""
+# Model modules are imported where a model is built, since they may import from utils.
 
 import logging
 from collections.abc import Callable
@@ -79,6 +78,7 @@ def load_model(name, path=None):
     """
     path = path or find_weights(PROJECT, name)
     weights, metadata = load_checkpoint(path)
+    # A file without metadata is taken to be what was asked for.
     held = metadata.get("model", name)
     if held != name:
         raise UserError(f"{path} holds a {held}, asked for a {name}; name its own file")
@@ -95,6 +95,7 @@ def load_model(name, path=None):
             check_fit(build_model(name, **args), weights, path)
     except (TypeError, RuntimeError, UsageError) as error:
         raise UserError(f"{path} does not fit {name}: {error}; train again") from None
+    # Built anew with memory, since meta tensors have none.
     model = build_model(name, **args)
     model.load_state_dict(weights, strict=True)
     return model.eval(), metadata

@@ -1,7 +1,6 @@
-"""The training loop: train, validate, save the best weights, stop early.
+"""The training loop: train, validate, save the best weights, stop early."""
 
-It knows no model: it is given one, its loss, and batches of images.
-"""
+# It knows no model: it is given one, its loss, and batches of images.
 
 import math
 from pathlib import Path
@@ -79,6 +78,7 @@ def train(
     Raises:
         UserError: on a loss or weight that is not finite, or a save that fails.
     """
+    # The labels are not used: the images are the targets.
     trainer = Trainer(
         optimizer,
         scheduler,
@@ -96,6 +96,7 @@ def train(
         log_path=log_path,
         metadata=metadata,
     )
+    # The line of the starter kit, floats not rounded.
     for epoch in epochs:
         print(
             f"Epoch: {epoch.number}, Train Loss: {epoch.train_loss}, "
@@ -232,12 +233,10 @@ def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
 
 @torch.no_grad()
 def validate(model, loader, batch_loss, device, where="", seed=0):
-    """Evaluate every batch -> [(loss, number of photos), ...].
-
-    Random numbers come from `seed`, the same at every call, and those of training
-    continue as if this had not been called. `where` is part of the message about a loss
-    that is not finite.
-    """
+    """Evaluate every batch -> [(loss, number of photos), ...]."""
+    # Random numbers come from `seed`, the same at every call, and those of training
+    # continue as if this had not been called. `where` is part of the message about a
+    # loss that is not finite.
     model.eval()
     results = []
     with fork_rng(seed):

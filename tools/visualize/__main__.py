@@ -47,6 +47,7 @@ def parse(argv=None):
         choices={"--model": (*AUTOENCODERS, *DIFFUSION_MODELS)},
         model="VAE",
     )
+    # Only a diffusion model has several figures.
     line.add_argument(
         "--show",
         nargs="+",

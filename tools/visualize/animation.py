@@ -43,6 +43,7 @@ def animation(model, photos, config, labels=None):
     # from the result.
     top = math.atan(model.sigmas[-1])
     rising = torch.linspace(0, top, FRAMES)[1:].tan().tolist()
+    # First half: photos to noise; second half: noise to images.
     first = list(noised_states(2 * photos - 1, rising))
     config = replace(config, steps=max(config.steps, MIN_STEPS))
     shown = evenly_spaced(sigmas_for(model, config), FRAMES + 1)[1:]
@@ -59,6 +60,7 @@ def save_animation(frames, path, columns):
     ]
     height, width = pictures[0].shape[:2]
     scale = max(1, round(WIDTH / width))
+    # A palette of its own for every frame.
     first, *rest = [
         Image.fromarray(picture)
         .quantize(256, dither=Image.Dither.NONE)

@@ -40,11 +40,10 @@ HIDDEN = 0.75  # grey of a hidden part
 
 
 class FigureContext:
-    """A diffusion model, its sampling, its photos, and how its figures are saved.
+    """A diffusion model, its sampling, its photos, and how its figures are saved."""
 
-    args: a command line with the flags of sampling, data, seed, model, out, count
-    (images per row, or None), init and strength. Images are S x S.
-    """
+    # args: a command line with the flags of sampling, data, seed, model, out, count
+    # (images per row, or None), init and strength. Images are S x S.
 
     def __init__(self, args, model, metadata):
         if not {"settings", "data"} <= metadata.keys():

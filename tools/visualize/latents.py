@@ -48,6 +48,7 @@ def dimension_bars(model, images, codes):
         kl = [value for name, value in found.items() if name.startswith("valid_kl_")]
         active = found["valid_active_units"]
         return kl, "KL (nats)", f"{active} of {len(kl)} dimensions are active"
+    # Eigenvalues of the covariance of the codes.
     variances = torch.linalg.eigvalsh(covariance(codes))
     return variances.tolist(), "variance", "variance on each principal axis"
 

@@ -1,8 +1,8 @@
-"""Values of flags, the flags that several commands share, and the parser.
+"""Values of flags, the flags that several commands share, and the parser."""
 
-Standard library only, so that a wrong command line is refused before torch loads. Flags
-that are settings are declared in `utils.config`, as fields of the settings' classes.
-"""
+# Standard library only, so that a wrong command line is refused before torch loads.
+# Flags that are settings are declared in `utils.config`, as fields of the settings'
+# classes.
 
 import argparse
 import math
@@ -161,11 +161,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_line(doc, *flags, settings=(), choices=None, **defaults):
-    """Return a parser of the named rows of FLAGS, of fields, and of `--debug`.
-
-    settings: dataclass fields, whose metadata are the arguments of `add_argument`; a
-    flag that is not given is None. choices: flag -> its choices.
-    """
+    """Return a parser of the named rows of FLAGS, of fields, and of `--debug`."""
+    # settings: dataclass fields, whose metadata are the arguments of `add_argument`; a
+    # flag that is not given is None. choices: flag -> its choices.
     parser = Parser(
         prog=program(),
         description=doc,
@@ -176,6 +174,7 @@ def command_line(doc, *flags, settings=(), choices=None, **defaults):
     for flag in flags:
         chosen = {"choices": choices[flag]} if flag in choices else {}
         parser.add_argument(flag, **FLAGS[flag] | chosen)
+    # A setting that is not given is None, so that presets apply.
     for field in settings:
         options = dict(field.metadata)
         options["help"] += " (default: the model's)"

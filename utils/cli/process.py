@@ -1,7 +1,6 @@
-"""Process-wide behaviour of every command: signals, exit codes, one-line errors.
+"""Process-wide behaviour of every command: signals, exit codes, one-line errors."""
 
-Standard library only, so that a wrong command line is refused before torch loads.
-"""
+# Standard library only, so that a wrong command line is refused before torch loads.
 
 import logging
 import os
@@ -16,8 +15,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 MAX_MESSAGE = 390  # characters, so that an error stays one readable line
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
-# Iterations that a waiting OpenMP thread spins before it sleeps. Libgomp's default is
-# 300 times as many, which starves other processes; none slows every short step.
+# Iterations that a waiting OpenMP thread spins before it sleeps. Libgomp's default,
+# 300,000, takes the core from the thread that it waits for when another program runs;
+# without any spinning every short step would wait for a thread to wake up.
 SPIN_COUNT = "10000"
 
 

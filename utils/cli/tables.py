@@ -3,9 +3,11 @@
 
 def text_table(rows):
     """Return lines of text whose columns are aligned; rows: lists of str."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    column_widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, column_widths, strict=True)
+        )
         for row in rows
     ]
 

@@ -110,18 +110,18 @@ def split_samples(samples, classes, seed=0):
 
 
 def find_samples(root, synthetic_if_empty):
-    """Return the classes and samples below root; none where flowers are to be drawn.
-
-    Raises:
-        UsageError: if root is not a folder.
-        UserError: if it holds fewer than two photos, and no flowers are to be drawn.
-    """
+    """Return the classes and samples below root; none where flowers are to be drawn."""
+    # Raises UsageError if root is not a folder.
+    # Raises UserError if it holds fewer than two photos, and no flowers are to be
+    # drawn.
+    # The class folders, if there are any.
     if root.is_dir():
         classes, samples = find_photos(root)
     elif root.exists() or not synthetic_if_empty:
         raise UsageError(f"{root} is not a folder; name one with --data")
     else:
         classes, samples = [], []
+    # Too few photos: drawn flowers, or an error.
     if not samples and synthetic_if_empty:
         log.warning(
             "no photos in %s, using drawn flowers; "
@@ -164,11 +164,8 @@ def synthetic_flowers(size, split_seed):
 
 
 def select_species(sides, species):
-    """Return both sides with the images of these species only, and new labels.
-
-    Raises:
-        UsageError: if there is no such species, or too few images of them.
-    """
+    """Return both sides with the images of these species only, and new labels."""
+    # Raises UsageError if there is no such species, or too few images of them.
     classes = sides[0].classes
     unknown = sorted(set(species) - set(classes))
     if unknown:

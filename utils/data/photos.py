@@ -1,8 +1,7 @@
-"""Find the photos below a folder and decode them safely.
+"""Find the photos below a folder and decode them safely."""
 
-A photo that cannot be read is left out and named; it never stops a run, exhausts memory
-or is replaced by another photo.
-"""
+# A photo that cannot be read is left out and named; it never stops a run, exhausts
+# memory or is replaced by another photo.
 
 import logging
 import os
@@ -59,6 +58,7 @@ def find_photos(root):
             f"{root} holds photos but no class folder; "
             f"put each class into its own folder, such as {root / 'astilbe' / 'x.jpg'}"
         )
+    # Empty folders are likely mistakes.
     if classes:
         empty = [name for name in names if not found[name]]
         for name in empty[:MAX_NAMED]:
@@ -70,11 +70,8 @@ def find_photos(root):
 
 
 def decode(path, width, height):
-    """Return one photo as a uint8 tensor (3, height, width), resized without a crop.
-
-    Raises:
-        Exception: of any type; it depends on the content of the file.
-    """
+    """Return one photo as a uint8 tensor (3, height, width), resized without a crop."""
+    # Exception: of any type; it depends on the content of the file.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
     with open(path, "rb") as file:
@@ -106,11 +103,8 @@ def to_rgb(image):
 
 
 def decode_all(paths, width, height, strict=False):
-    """Return (images uint8 (N, 3, height, width), indices (N,) of the readable paths).
-
-    Raises:
-        UserError: if more than a tenth, or with `strict` any, cannot be read.
-    """
+    """Return (images uint8 (N, 3, height, width), indices (N,) of readable paths)."""
+    # Raises UserError if more than a tenth, or with `strict` any, cannot be read.
 
     def attempt(path):
         try:
@@ -118,10 +112,12 @@ def decode_all(paths, width, height, strict=False):
         except Exception as error:
             return None, reason(error)
 
+    # A decompression bomb is an error, every other warning is silent.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         results = list(pool.map(attempt, paths))
+    # Only readable photos go on.
     bad = [(p, why) for p, (_, why) in zip(paths, results, strict=True) if why]
     if bad:
         leave_out(bad, len(paths), strict)

@@ -1,8 +1,8 @@
-"""Paints three flower species, the stand-in for a machine without photos.
+"""Paints three flower species, the stand-in for a machine without photos."""
 
-Lengths are in halves of the shorter side. A plant part maps its coordinates, u across
-and v up its stem, to (edge, positive inside; colour). `number` draws a trait per image.
-"""
+# Lengths are in halves of the shorter side. A plant part maps its coordinates, u across
+# and v up its stem, to (edge, positive inside; colour). `number` draws a trait per
+# image.
 
 import torch
 

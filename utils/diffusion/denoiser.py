@@ -23,10 +23,9 @@ BUCKETS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)  # bounds, in units of SIGMA
 
 
 class Objective(NamedTuple):
-    """What the network predicts, for data of standard deviation 1.
+    """What the network predicts, for data of standard deviation 1."""
 
-    Both functions take `s`, the noise level in units of the data's deviation.
-    """
+    # Both functions take `s`, the noise level in units of the data's deviation.
 
     coefficients: Callable  # s -> (c_skip, c_out)
     target: Callable  # (x_0, noise, s) -> the quantity itself

@@ -1,8 +1,7 @@
-"""Editing images with a trained denoiser: inpainting, SDEdit, interpolated noise.
+"""Editing images with a trained denoiser: inpainting, SDEdit, interpolated noise."""
 
-Images are (B, C, H, W) in [0, 1]; model, config and labels are those of
-utils.diffusion.sampling.
-"""
+# Images are (B, C, H, W) in [0, 1]; model, config and labels are those of
+# utils.diffusion.sampling.
 
 import math
 from itertools import pairwise
@@ -31,6 +30,7 @@ def inpaint(model, images, known, config, labels=None, resamplings=RESAMPLINGS):
     def denoise(x, sigma):
         return torch.where(known, x_0, guided(x, sigma).clamp(-1, 1))
 
+    # Ancestral steps, since resampling adds noise anyway.
     sigmas = sigmas_for(model, config)
     x = torch.where(known, x_0, 0) + sigmas[0] * torch.randn_like(images)
     for sigma, sigma_next in pairwise(sigmas):
@@ -52,6 +52,7 @@ def sdedit(model, images, strength, noise, config, labels=None):
     x_0, start = torch.zeros_like(images), sigmas[0]
     if strength < 1:
         x_0, start = 2 * images - 1, min(strength / (1 - strength), sigmas[0])
+    # Only the part of the schedule below the start.
     sigmas = [start, *(sigma for sigma in sigmas if sigma < start)]
     denoiser = CFGDenoiser(model, config, labels)
     *_, x = states_from(x_0 + start * noise, denoiser, sigmas, config)

@@ -44,14 +44,10 @@ def draw_coupling_labels(proportions, null_label, count):
 
 
 def draw_couplings(model, config, labels, size):
-    """Draw noise and the image that the ODE maps it to -> (N, 2, 3, size, size).
-
-    [:, 0] is the noise of the line, [:, 1] the image, about [-1, 1], not clipped; on
-    the CPU. labels: (N,) int64.
-
-    Raises:
-        ValueError: if the sampler adds noise, and so follows no ODE.
-    """
+    """Draw noise and the image that the ODE maps it to -> (N, 2, 3, size, size)."""
+    # [:, 0] is the noise of the line, [:, 1] the image, about [-1, 1], not clipped; on
+    # the CPU. labels: (N,) int64.
+    # Raises ValueError if the sampler adds noise, and so follows no ODE.
     if SAMPLERS[config.sampler].adds_noise or config.eta:
         raise ValueError(
             f"couplings need a sampler that adds no noise, got {config.sampler}"
@@ -69,11 +65,9 @@ def draw_couplings(model, config, labels, size):
 
 
 def rectified_flow_loss(model, couplings, labels):
-    """Return the mean squared error of the network's output along lines: a scalar.
-
-    couplings: (B, 2, 3, H, W), of `draw_couplings`; labels: (B,). Times t = sigma / (1
-    + sigma) are uniform, one in each of B equal parts.
-    """
+    """Return the mean squared error of the network's output along lines: a scalar."""
+    # couplings: (B, 2, 3, H, W), of `draw_couplings`; labels: (B,). Times t = sigma /
+    # (1 + sigma) are uniform, one in each of B equal parts.
     noise, image = couplings.unbind(dim=1)  # each (B, 3, H, W)
     first, last = (sigma / (1 + sigma) for sigma in (SIGMA_MIN, SIGMA_MAX))
     time = first + (last - first) * stratified_uniform(len(image), image.device)
@@ -104,10 +98,9 @@ def coupling_loaders(couplings, labels, batch_size, seed):
 
 
 class Trajectories(NamedTuple):
-    """Trajectories of B images at T times, in the coordinates of flow matching.
+    """Trajectories of B images at T times, in the coordinates of flow matching."""
 
-    z = x / (1 + sigma), t = sigma / (1 + sigma): noise z_1 at t = 1, image z_0 at 0.
-    """
+    # z = x / (1 + sigma), t = sigma / (1 + sigma): noise z_1 at t = 1, image z_0 at 0.
 
     times: torch.Tensor  # (T,), falling from 1 to 0
     points: torch.Tensor  # (T, B, C, H, W)
@@ -115,16 +108,15 @@ class Trajectories(NamedTuple):
 
 
 def trajectories(denoise, noise, steps=TRAJECTORY_STEPS):
-    """Solve the ODE from noise (B, C, H, W) -> Trajectories with T = steps + 2.
-
-    denoise(x, sigma: float) estimates the image in x. Beyond the highest and the lowest
-    sigma trajectories are continued as straight lines.
-    """
+    """Solve the ODE from noise (B, C, H, W) -> Trajectories with T = steps + 2."""
+    # denoise(x, sigma: float) estimates the image in x. Beyond the highest and the
+    # lowest sigma trajectories are continued as straight lines.
     ends = [sigma / (1 + sigma) for sigma in (SIGMA_MAX, TRAJECTORY_SIGMA_MIN)]
     times = torch.linspace(*ends, steps, dtype=torch.float64)
     sigmas = [*(times / (1 - times)).tolist(), 0.0]
     points, velocities = [], []
 
+    # The solver calls the denoiser once per time; record what it sees.
     def recording_denoise(x, sigma):
         denoised = denoise(x, sigma)
         points.append(x / (1 + sigma))
@@ -132,6 +124,7 @@ def trajectories(denoise, noise, steps=TRAJECTORY_STEPS):
         return denoised
 
     *_, images = dpm_solver_3m(recording_denoise, sigmas[0] * noise, sigmas)
+    # The straight continuation to t = 1.
     first = points[0] + (1 - ends[0]) * velocities[0]
     return Trajectories(
         torch.cat([torch.ones(1), times.float(), torch.zeros(1)]),
@@ -148,8 +141,6 @@ def deviation_from_straight(found):
 
 
 def straightness(found):
-    """Return the integral of `deviation_from_straight` over time, 0 if all is straight.
-
-    S(Z) of Liu et al. 2022, section 2.2, per pixel value.
-    """
+    """Return the integral of `deviation_from_straight` over time; 0 if straight."""
+    # S(Z) of Liu et al. 2022, section 2.2, per pixel value.
     return -torch.trapezoid(deviation_from_straight(found), found.times).item()

@@ -107,6 +107,7 @@ def heun(denoise, x, sigmas):
     for sigma, sigma_next in pairwise(sigmas):
         slope = (x - denoise(x, sigma)) / sigma
         x_next = x + (sigma_next - sigma) * slope
+        # Correct the slope by that at the next level, but not at 0.
         if sigma_next:
             slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
             slope = (slope + slope_next) / 2
@@ -131,6 +132,7 @@ def adams_bashforth(denoise, x, sigmas, order=4):
     slopes = []
     yield x
     for sigma, sigma_next in pairwise(sigmas):
+        # The newest slope first, at most `order` of them.
         slopes = [(x - denoise(x, sigma)) / sigma, *slopes][:order]
         weights = ADAMS_BASHFORTH[len(slopes) - 1]
         slope = sum(w * s for w, s in zip(weights, slopes, strict=True))

@@ -1,9 +1,8 @@
-"""Sampling from a trained denoiser: any sampler, any species, with guidance.
+"""Sampling from a trained denoiser: any sampler, any species, with guidance."""
 
-A model has `denoise(x, sigma, labels)`, which estimates the image in x = image + sigma
-* noise (B, C, H, W), with sigma and labels (B,), and `sigmas` (T,), the rising noise
-levels of its own schedule. How to sample is a utils.config.SamplerConfig.
-"""
+# A model has `denoise(x, sigma, labels)`, which estimates the image in x = image +
+# sigma * noise (B, C, H, W), with sigma and labels (B,), and `sigmas` (T,), the rising
+# noise levels of its own schedule. How to sample is a utils.config.SamplerConfig.
 
 import math
 from dataclasses import fields, replace
@@ -55,11 +54,9 @@ class CFGDenoiser:
 
 
 def sigmas_for(model, config):
-    """Return the falling noise levels of a sampler's steps, 0 at the end, as floats.
-
-    Raises:
-        ValueError: if the sampler uses the model's schedule and that has fewer steps.
-    """
+    """Return the falling noise levels of a sampler's steps, 0 at the end, as floats."""
+    # Raises ValueError if the sampler uses the model's schedule and that has fewer
+    # steps.
     sampler = SAMPLERS[config.sampler]
     if sampler.uses_schedule:
         return schedule_sigmas(config.steps, model.sigmas)
@@ -153,6 +150,7 @@ def sampler_config(args, model, metadata):
     # Another sampler than the weights' own has its own default number of steps: all of
     # the model's schedule, if it uses that.
     # Raises UsageError if its parts do not fit together.
+    # What was given replaces the defaults of the weights.
     flags = {f.name: getattr(args, f.name) for f in fields(SamplerConfig)}
     given = {name: value for name, value in flags.items() if value is not None}
     config = default_sampler_config(metadata)
@@ -161,6 +159,7 @@ def sampler_config(args, model, metadata):
         default_steps = model.n_steps if sampler.uses_schedule else SamplerConfig.steps
         given.setdefault("steps", default_steps)
     config = replace(config, **given)
+    # Refuse what does not fit together.
     low, high = config.guidance_interval
     if low > high:
         raise UsageError(

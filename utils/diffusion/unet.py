@@ -72,10 +72,10 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention between the positions of an image, one head, with a shortcut.
+    """Self-attention between the positions of an image, one head, with a shortcut."""
 
-    Plain matrix products: at 36 tokens the backward pass of the fused kernel is slower.
-    """
+    # Plain matrix products: at 36 tokens the backward pass of the fused kernel is
+    # slower.
 
     def __init__(self, channels):
         super().__init__()
@@ -165,10 +165,12 @@ class UNet(nn.Module):
         bfloat16 = self.bfloat16
         if bfloat16 is None:
             bfloat16 = has_bfloat16_units(x.device)
+        # Pad so that every resolution is a whole number of pixels.
         height, width = x.shape[-2:]
         padding = (0, -width % self.coarsest, 0, -height % self.coarsest)
         x = F.pad(x, padding, mode="replicate")
         x = x.to(memory_format=torch.channels_last)
+        # Products in bfloat16, sums and parameters in float32.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
             output = self.forward_padded(x, sigma, labels)
         return output[..., :height, :width].float()

@@ -1,8 +1,7 @@
-"""Every metric of a set of images against the photos, each with its interval.
+"""Every metric of a set of images against the photos, each with its interval."""
 
-Also what comparisons of samplers and models share: the same noise for all, the photos'
-features, timed samples.
-"""
+# Also what comparisons of samplers and models share: the same noise for all, the
+# photos' features, timed samples.
 
 import time
 from collections.abc import Callable
@@ -53,10 +52,9 @@ class ReferencePhotos:
 
 @dataclass
 class Comparison:
-    """Images (N, 3, H, W) in [0, 1], and the ReferencePhotos that they are compared to.
+    """Images (N, 3, H, W) in [0, 1], and the photos that they are compared to."""
 
-    Without validation photos the images are those themselves.
-    """
+    # Without validation photos the images are those themselves.
 
     images: torch.Tensor
     extractor: Callable

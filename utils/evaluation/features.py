@@ -12,10 +12,9 @@ CHANNELS = 64, 128, 256  # at 24 x 24, 12 x 12 and 6 x 6
 
 
 class Residual(nn.Module):
-    """Two convolutions and a shortcut, each followed by batch normalization.
+    """Two convolutions and a shortcut, each followed by batch normalization."""
 
-    The shortcut downsamples by averaging (He T. et al. 2019, arXiv:1812.01187).
-    """
+    # The shortcut downsamples by averaging (He T. et al. 2019, arXiv:1812.01187).
 
     def __init__(self, channels_in, channels_out, stride):
         super().__init__()
@@ -26,6 +25,7 @@ class Residual(nn.Module):
             nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels_out),
         )
+        # Without a change of size the shortcut is the identity.
         same = channels_in == channels_out and stride == 1
         self.shortcut = (
             nn.Identity()
@@ -97,6 +97,7 @@ def load_features(path):
         name: value.float() if value.is_floating_point() else value
         for name, value in weights.items()
     }
+    # The file decides the classes; check before any memory is used.
     try:
         with torch.device("meta"):  # no memory, whatever the file claims
             check_fit(FlowerFeatures(**metadata["args"]), weights, path)

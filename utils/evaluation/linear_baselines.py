@@ -21,11 +21,8 @@ class PrincipalAxes(NamedTuple):
 
 
 def fit_pca(images, components):
-    """Return the PrincipalAxes of images (N, ...): the best linear autoencoder.
-
-    Raises:
-        ValueError: if there are fewer images or values than components.
-    """
+    """Return the PrincipalAxes of images (N, ...): the best linear autoencoder."""
+    # Raises ValueError if there are fewer images or values than components.
     flat = images.flatten(1).double()  # (N, D)
     if not 1 <= components <= min(flat.shape):
         raise ValueError(f"components must be 1 to {min(flat.shape)}, got {components}")
@@ -35,12 +32,10 @@ def fit_pca(images, components):
 
 
 def best_linear_bound(images, encoding_dim, others=None):
-    """Return the least squared error plus KL per image of any linear Gaussian VAE.
-
-    A linear VAE is probabilistic PCA (Lucas et al. 2019, arXiv:1911.02469). Squared
-    error means a decoder variance of 1/2. With `others`, the loss of those under the
-    VAE that is optimal for `images`.
-    """
+    """Return the least squared error plus KL per image of any linear Gaussian VAE."""
+    # A linear VAE is probabilistic PCA (Lucas et al. 2019, arXiv:1911.02469). Squared
+    # error means a decoder variance of 1/2. With `others`, the loss of those under the
+    # VAE that is optimal for `images`.
     flat = images.flatten(1).double()  # (N, D)
     mean = flat.mean(dim=0)
     _, scales, axes = torch.linalg.svd(flat - mean, full_matrices=False)

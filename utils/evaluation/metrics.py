@@ -1,7 +1,7 @@
-"""Distances between two sets of images, precision and recall, and copies.
+"""Distances between two sets of images, precision and recall, and copies."""
 
-Distances compare features (N, D) of two sets, of any extractor: pixels or a network's.
-"""
+# Distances compare features (N, D) of two sets, of any extractor: pixels or a
+# network's.
 
 import math
 from typing import NamedTuple
@@ -15,13 +15,10 @@ Z = 1.96  # standard deviations of a 95 % interval
 
 @torch.no_grad()
 def extract(extractor, images, batch_size=256):
-    """Return the features (N, D) of images (N, 3, H, W) in [0, 1], in float64.
-
-    extractor: a module in evaluation mode, or a function, from (B, 3, H, W) to (B, D).
-
-    Raises:
-        ValueError: if it returns another shape, or is a module in training mode.
-    """
+    """Return the features (N, D) of images (N, 3, H, W) in [0, 1], in float64."""
+    # extractor: a module in evaluation mode, or a function, from (B, 3, H, W) to (B,
+    # D). Raises ValueError if it returns another shape, or is a module in training
+    # mode.
     if getattr(extractor, "training", False) and len(list(extractor.parameters())):
         raise ValueError("the extractor is in training mode; call its eval() first")
     parts = [extractor(batch).cpu().double() for batch in images.split(batch_size)]
@@ -43,6 +40,7 @@ def frechet_distance(x, y):
     """
     require_images(2, x, y)
     x, y = x.double(), y.double()
+    # Distance of the means, and of the covariances.
     means = (x.mean(dim=0) - y.mean(dim=0)).square().sum()
     root, other = matrix_sqrt(covariance(x)), covariance(y)  # each (D, D)
     # C1 C2 has the eigenvalues of the symmetric R C2 R, where R R = C1.
@@ -70,11 +68,9 @@ class Estimate(NamedTuple):
 
 
 def with_interval(measure, features, blocks=20):
-    """Return the Estimate of measure(features (N, D)), by the jackknife.
-
-    Each of `blocks` groups of rows is left out once (Efron 1982); a group is every
-    `blocks`-th row. The interval covers chance, not a bias of the measure.
-    """
+    """Return the Estimate of measure(features (N, D)), by the jackknife."""
+    # Each of `blocks` groups of rows is left out once (Efron 1982); a group is every
+    # `blocks`-th row. The interval covers chance, not a bias of the measure.
     require_images(blocks, features)
     value = measure(features)
     group = torch.arange(len(features)) % blocks
@@ -88,6 +84,7 @@ def proportion(chosen):
     """Return the proportion of true values in (N,), with Wilson's interval (1927)."""
     require_images(1, chosen)
     count, value = len(chosen), chosen.double().mean().item()
+    # The interval is not centred on the value.
     middle = (value + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = math.sqrt(value * (1 - value) / count + (Z / (2 * count)) ** 2)
     half *= Z / (1 + Z**2 / count)
@@ -104,10 +101,12 @@ def kernel_distance(x, y, resamples=1000, seed=0):
     """
     require_images(MIN_IMAGES, x, y)
     both = torch.cat([x, y]).double()
+    # The kernel of all pairs, without those of an image and itself.
     kernel = (both @ both.T).div_(both.shape[1]).add_(1).pow_(3)  # (N + M, N + M)
     kernel.fill_diagonal_(0)
     cut, generator = len(x), torch.Generator().manual_seed(seed)
     once = torch.ones(1, len(both), dtype=torch.float64)
+    # Bootstrap both sets: how often each image is drawn.
     counts = torch.cat(
         [bootstrap_counts(len(part), resamples, generator) for part in (x, y)], dim=1
     )

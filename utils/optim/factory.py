@@ -85,6 +85,7 @@ def warmed_up_ema(decay):
 
     @torch.no_grad()
     def update(averaged, current, count):
+        # A short memory at first, the full one later.
         keep = min(decay, (1 + float(count)) / (10 + float(count)))
         for old, new in zip(averaged, current, strict=True):
             old.lerp_(new, 1 - keep)
@@ -98,10 +99,8 @@ def make_ema(model, decay):
 
 
 def prepare_training(settings, model, steps):
-    """Return (optimizer, scheduler over `steps`, AveragedModel or None) for a model.
-
-    A model may name the weights that Muon orthogonalizes by `inner_weights()`.
-    """
+    """Return (optimizer, scheduler over `steps`, AveragedModel or None) for a model."""
+    # A model may name the weights that Muon orthogonalizes by `inner_weights()`.
     muon_options = {}
     if hasattr(model, "inner_weights"):
         muon_options = {"inner": model.inner_weights(), "batched": True}

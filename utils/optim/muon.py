@@ -40,6 +40,7 @@ class Muon(torch.optim.Optimizer):
         if inner is None:
             inner = [p for p in parameters if p.ndim >= 2][1:-1]
         inner = list(inner)
+        # Tensors compare by value, so parameters are compared by identity.
         chosen = {id(p) for p in inner}
         others = [p for p in parameters if id(p) not in chosen]
         groups = [
@@ -47,6 +48,7 @@ class Muon(torch.optim.Optimizer):
             for group, orthogonal in ((inner, True), (others, False))
             if group
         ]
+        # Defaults of both groups.
         defaults = {
             "lr": lr,
             "momentum": momentum,
