@@ -35,14 +35,14 @@ class BadArchive(UserError):
 
 
 def is_photo(path):
-    """A photo by its name, outside hidden folders and those that macOS adds."""
+    """Return whether a path is a photo, outside hidden folders and those of macOS."""
     parts = PurePosixPath(path).parts
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return path.lower().endswith(PHOTO_EXTENSIONS) and not hidden
 
 
 def species_of(path):
-    """Name of the nearest folder above the file that is a species, or None."""
+    """Return the nearest folder above the file that is a species, or None."""
     folders = reversed(PurePosixPath(path).parts[:-1])
     names = (re.sub(r"[\s-]+", "_", folder.strip().lower()) for folder in folders)
     return next((name for name in names if name in ALL_SPECIES), None)
@@ -119,7 +119,7 @@ def unpack_zip(source, wanted, folder):
 
 
 def copy_folder(source, wanted, folder):
-    """Links are passed over; the name of the source itself may be a species, too."""
+    """Copy photos below a folder; links are ignored, its own name may be a species."""
     root = source.resolve()
     name = root.name.lstrip(".")
     paths = [p for p in sorted(root.rglob("*")) if p.is_file() and not p.is_symlink()]
@@ -144,7 +144,7 @@ def unpack(source, wanted, folder):
 
 
 def check_target(target):
-    """Refuse a folder with photos, or with anything else that is the user's."""
+    """Refuse a folder with photos, or with any other file of the user."""
     remedy = "move or delete it, or choose another with --to"
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is not a folder; {remedy}")
@@ -219,7 +219,7 @@ def ask(url, start, opener):
 
 
 def save(response, part, have):
-    """Write the answer to `part`, or append it to the bytes it has."""
+    """Write the response to `part`, or append it to what is there."""
     sent = response.headers.get("Content-Range", "")
     start = have if sent.startswith(f"bytes {have}-") else 0  # 0: all of it again
     if response.status == 206 and not sent.startswith(f"bytes {start}-"):

@@ -162,17 +162,24 @@ class Trainer:
 
     def train_epoch(self, number):
         """Train on every batch once -> mean of the batch losses."""
-        self.lr = start_epoch(self.optimizer, self.scheduler, number)
         self.number = number
-        self.train_results = train_epoch(
-            self.model,
-            self.loaders[0],
-            self.batch_loss,
-            self.optimizer,
-            self.scheduler,
-            self.device,
-            number,
-        )
+        self.lr = start_epoch(self.optimizer, self.scheduler, number)
+        self.model.train()
+        self.train_results = []  # [(loss, number of photos), ...]
+        batches = progress(self.loaders[0], f"epoch {number}")
+        for step, (images, labels) in enumerate(batches):
+            images = images.to(self.device)
+            # Gradients would add up over steps.
+            self.optimizer.zero_grad()
+            loss = self.batch_loss(self.model, images, labels)
+            lr = float(self.optimizer.param_groups[0]["lr"])
+            where = f"in epoch {number}, step {step}, lr {lr:g}"
+            value = finite(loss, f"training loss {where}")
+            loss.backward()
+            self.optimizer.step()
+            if isinstance(self.scheduler, LRScheduler):
+                self.scheduler.step()
+            self.train_results.append((value, len(images)))
         return per_batch(self.train_results)
 
     def check(self):
@@ -181,11 +188,10 @@ class Trainer:
         self.valid_results = validate(
             self.eval_model, self.loaders[1], self.batch_loss, self.device, where
         )
-        self.metrics = (
-            validation_metrics(self.eval_model, self.loaders[1], self.device)
-            if self.report_metrics
-            else {}
-        )
+        self.metrics = {}
+        if self.report_metrics:
+            batches = self.loaders[1]
+            self.metrics = validation_metrics(self.eval_model, batches, self.device)
         return per_batch(self.valid_results)
 
     def row(self, epoch):
@@ -210,25 +216,6 @@ def start_epoch(optimizer, scheduler, epoch):
         for group in optimizer.param_groups:
             group["lr"] = scheduler(epoch)
     return float(optimizer.param_groups[0]["lr"])
-
-
-def train_epoch(model, loader, batch_loss, optimizer, scheduler, device, epoch):
-    """Train on every batch once -> [(loss, number of photos), ...]."""
-    model.train()
-    results = []
-    for step, (images, labels) in enumerate(progress(loader, f"epoch {epoch}")):
-        images = images.to(device)
-        # Gradients would add up over steps.
-        optimizer.zero_grad()
-        loss = batch_loss(model, images, labels)
-        lr = float(optimizer.param_groups[0]["lr"])
-        value = finite(loss, f"training loss in epoch {epoch}, step {step}, lr {lr:g}")
-        loss.backward()
-        optimizer.step()
-        if isinstance(scheduler, LRScheduler):
-            scheduler.step()
-        results.append((value, len(images)))
-    return results
 
 
 @torch.no_grad()

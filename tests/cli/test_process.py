@@ -24,6 +24,7 @@ from tests.helpers.outputs import (
     without_seconds,
 )
 from tests.helpers.project import PROJECT, write_photos
+from tests.helpers.sources import sources
 from utils.checkpoint import load_checkpoint
 
 BARE = {  # all of the environment: no PATH, HOME, LANG or DISPLAY
@@ -143,8 +144,7 @@ def test_the_files_are_where_they_belong_and_nowhere_else(site, runs):
         + [f"log/{name}.out" for name in SCRIPTS]
         + [f"vis/{name}.png" for name in pictures]
     )
-    product = {path.name for path in PROJECT.glob("*.py")}
-    product |= {f"utils/{path.name}" for path in PROJECT.glob("utils/*.py")}
+    product = {path.relative_to(PROJECT).as_posix() for path in sources()}
     assert set(files_below(site)) - product == {
         "log/diffusion.csv",
         "models/Best_diffusion.pkl",

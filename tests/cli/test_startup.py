@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.commands import error_line
 from tests.helpers.project import PROJECT, run_command
+from utils.cli import process
 
 TRAININGS = ("train_script.py", "diffusion.py")
 SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
@@ -122,7 +123,7 @@ def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, modu
 TOUCH = """
 import resource, sys
 import torch
-from utils.hardware import keep_freed_memory
+from utils.device import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(10):  # until the heap is large enough
@@ -151,3 +152,39 @@ def test_freed_memory_is_used_again():
         for config in ("keep", "leave")
     ]
     assert faults[0] < 1000 < 20_000 < faults[1]
+
+
+@pytest.mark.parametrize(
+    "idle, expected", [(200, 0.0), (100, 1.0), (0, 2.0), (None, 0.0)]
+)
+def test_busy_cores_are_those_of_the_processors_times(
+    tmp_path, monkeypatch, idle, expected
+):
+    """Of 200 ticks on two cores; unknown where the system does not count them."""
+    stat = tmp_path / "stat"
+    if idle is not None:
+        stat.write_text("cpu 10 0 10 500 5 0 0 0 0 0\n")
+    monkeypatch.setattr(process, "PROC_STAT", stat)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def pass_time(_seconds):
+        if idle is not None:
+            stat.write_text(f"cpu {210 - idle} 0 10 {500 + idle} 5 0 0 0 0 0\n")
+
+    monkeypatch.setattr(process.time, "sleep", pass_time)
+    assert process.busy_cores() == expected
+
+
+@pytest.mark.parametrize(
+    "busy, given, expected",
+    [(1.0, None, "passive"), (0.1, None, None), (1.0, "active", "active")],
+)
+def test_threads_wait_asleep_beside_a_busy_program(monkeypatch, busy, given, expected):
+    """Spinning threads take its core, or it theirs; the user's own setting wins."""
+    monkeypatch.setattr(process, "busy_cores", lambda: busy)
+    monkeypatch.setattr(process, "begin", lambda: None)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    process.guard(lambda: None)
+    assert os.environ.get("OMP_WAIT_POLICY") == expected

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.project import PROJECT
+from tests.helpers.sources import module_of, sources
 
 SIGNATURES = {  # the kit's parameters, in its order, with its defaults
     "MLPAutoencoder.MLPAutoencoder": (
@@ -110,10 +111,8 @@ def test_the_kits_call_is_the_default_models():
 
 def test_imports_do_nothing():
     """T24: importing our modules prints nothing, trains nothing, writes nothing."""
-    scripts = [p.stem for p in PROJECT.glob("*.py")]
-    parts = [f"utils.{p.stem}" for p in PROJECT.glob("utils/*.py") if p.stem[0] != "_"]
-    tools = [f"tools.{p.stem}" for p in PROJECT.glob("tools/*.py") if p.stem[0] != "_"]
-    code = "\n".join(f"import {name}" for name in scripts + parts + tools)
+    names = map(module_of, sources())
+    code = "\n".join(f"import {name}" for name in names)
     before = sorted(p for p in PROJECT.rglob("*") if "__pycache__" not in p.parts)
     done = subprocess.run(
         [sys.executable, "-c", code],

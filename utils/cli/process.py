@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 import warnings
 from contextlib import contextmanager
@@ -15,10 +16,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 MAX_MESSAGE = 390  # characters, so that an error stays one readable line
 NO_MEMORY = re.compile(r"(not enough|can't allocate|out of) memory", re.IGNORECASE)
-# Iterations that a waiting OpenMP thread spins before it sleeps. Libgomp's default,
-# 300,000, takes the core from the thread that it waits for when another program runs;
-# without any spinning every short step would wait for a thread to wake up.
-SPIN_COUNT = "10000"
+PROC_STAT = Path("/proc/stat")  # Linux's counts of idle and busy time
+BUSY = 0.5  # cores that other programs use, from which waiting threads should sleep
 
 
 class UserError(Exception):
@@ -71,10 +70,29 @@ def guard(parse):
     begin()
     with exit_codes():
         parse()
-    # Settings of the user's own win.
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    # OpenMP's waiting threads spin, which is fastest where no other program runs, and
+    # otherwise takes the core from the thread that they wait for. It is decided before
+    # torch loads; the bits of a result do not depend on it.
+    if "OMP_WAIT_POLICY" not in os.environ and busy_cores() > BUSY:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     import numpy  # noqa: F401  (imported from within torch it would ignore a Ctrl-C)
+
+
+def busy_cores(seconds=0.05):
+    """Return how many cores are busy while this process sleeps; 0 if unknown."""
+    before = processor_times()
+    time.sleep(seconds)
+    idle, total = (y - x for x, y in zip(before, processor_times(), strict=True))
+    return os.cpu_count() * (1 - idle / total) if total else 0.0
+
+
+def processor_times():
+    """Return (idle, total) time of all cores since the start of the system."""
+    try:
+        ticks = [int(text) for text in PROC_STAT.read_text().split()[1:9]]
+    except OSError:  # not Linux
+        return 0, 0
+    return ticks[3] + ticks[4], sum(ticks)  # idle, and waiting for a disk
 
 
 def run(main):

@@ -1,12 +1,12 @@
-"""Paints three flower species, the stand-in for a machine without photos."""
+"""Draw images of three flower species, which are used where there are no photos."""
 
-# Lengths are in halves of the shorter side. A plant part maps its coordinates, u across
-# and v up its stem, to (edge, positive inside; colour). `number` draws a trait per
-# image.
+# Lengths are in units of half the shorter side. A part of a plant is a function of its
+# coordinates, u across and v along the stem, to (edge, positive inside; colour).
+# `number(low, high)` draws a uniform random number for each image.
 
 import torch
 
-PIXELS = 2**18  # painted at a time, 3 MB a colour map: bounds the memory
+PIXELS = 2**18  # drawn at once, 3 MB per colour map, which bounds the memory
 GROUNDS = torch.tensor(  # 8-bit colours: leaves in the sun, in the shade, soil, sky
     [
         [[20, 41, 15], [13, 26, 18], [41, 31, 23], [102, 133, 184]],  # dark
@@ -18,13 +18,13 @@ VIOLET = torch.tensor([[92, 56, 189], [199, 184, 240]]).div(255)[..., None, None
 ORANGE = torch.tensor([[238, 88, 14], [244, 198, 50]]).div(255)[..., None, None]
 
 
-def tint(tones, share):
-    """Mix a dark and a pale colour by a map, (B, H, W) or (B, 1, 1)."""
-    return torch.lerp(*tones, share.clamp(0, 1)[:, None])
+def tint(tones, proportion):
+    """Interpolate a dark and a pale colour by a map, (B, H, W) or (B, 1, 1)."""
+    return torch.lerp(*tones, proportion.clamp(0, 1)[:, None])
 
 
 def stem(u, v, number, tone):
-    """A bent stalk below the bloom, with a pair of leaves."""
+    """Return a bent stem below the bloom, with two leaves."""
     bent = (u - number(-0.15, 0.15) * v**2).abs()
     rib = v + number(0.9, 1.9) - number(0.2, 1) * bent
     blade = number(0.3, 0.7) * bent * (number(1, 1.7) - bent) - rib.abs()
@@ -34,7 +34,7 @@ def stem(u, v, number, tone):
 
 
 def calendula(u, v, number, tone):
-    """Two rings of rays around an eye, more or less from the side."""
+    """Return a bloom of two rings of petals around a disc, seen at any angle."""
     r, turn = torch.hypot(u, v / number(0.55, 1)), torch.atan2(v, u) + number(0, 6.3)
     rays = number(6, 13).floor()  # half of those in a ring
     outer, inner = torch.cos(rays * turn).abs(), torch.sin(rays * turn).abs()
@@ -48,7 +48,7 @@ def calendula(u, v, number, tone):
 
 
 def bellflower(u, v, number, tone):
-    """Five pointed lobes from the front, or a scalloped bell from the side."""
+    """Return a bloom of five lobes from the front, or a bell from the side."""
     r, turn = torch.hypot(u, v / number(0.65, 1)), torch.atan2(v, u) + number(0, 6.3)
     lobe = torch.acos(torch.cos(5 * turn)) / torch.pi  # 0 on a rib, 1 in a notch
     star = 1 - number(0.35, 0.65) * lobe ** number(0.9, 1.5) - r
@@ -66,7 +66,7 @@ def bellflower(u, v, number, tone):
 
 
 def astilbe(u, v, number, tone):
-    """A tapering plume of feathery side branches."""
+    """Return a tapering panicle with side branches."""
     swirl = torch.cos(13 * u + number(0, 6.3)) + torch.cos(15 * v + number(0, 6.3))
     florets = torch.cos(27 * u + 1.5 * swirl) * torch.cos(24 * v - 1.5 * swirl)
     origin = (v + 0.9) / 2 - number(0.2, 0.6) * u.abs()  # on the stalk, 0 to 1
@@ -78,7 +78,7 @@ def astilbe(u, v, number, tone):
 
 
 def cover(canvas, edge, colour):
-    """Lay a part over the canvas, its outline one pixel wide, above a soft shadow."""
+    """Draw a part and its shadow over the canvas, with an antialiased outline."""
     slope = torch.hypot(*torch.gradient(edge, dim=(1, 2)))  # per pixel
     alpha = (0.5 + edge / (slope + 1e-6)).clamp(0, 1)[:, None]  # (B, 1, H, W)
     shadow = 0.3 * (1 + 6 * edge).clamp(0, 1)[:, None]
@@ -86,9 +86,9 @@ def cover(canvas, edge, colour):
 
 
 def plants(canvas, x, y, number, bloom, lean):
-    """One to four blooms on their stems, the last one in front."""
+    """Draw one to four blooms on their stems, the last one in front."""
     mood, count = number(-0.1, 1.1), number(1, 5).floor()
-    spread = 0.1 + 0.14 * count  # share of the way to the border
+    spread = 0.1 + 0.14 * count  # proportion of the distance to the border
     for place in range(4):
         size, turn = number(0.65, 1.05) / count**0.35, number(-lean, lean)
         right, down = (axis - axis.max() * spread * number(-1, 1) for axis in (x, y))
@@ -101,7 +101,7 @@ def plants(canvas, x, y, number, bloom, lean):
 
 
 def paint(bloom, lean, generator, shape):
-    """Photos of one species, of shape (B, 3, H, W): ground, plants, light, noise."""
+    """Return images (B, 3, H, W) of one species: ground, plants, light, noise."""
 
     def number(low, high):
         return low + (high - low) * torch.rand(shape[0], 1, 1, generator=generator)
@@ -119,7 +119,7 @@ def paint(bloom, lean, generator, shape):
 
 
 def draw_flowers(per_species, width, height, seed=0):
-    """Paint -> (images uint8 (3 * per_species, 3, height, width), labels int64)."""
+    """Draw -> (images uint8 (3 * per_species, 3, height, width), labels int64)."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.empty(3, per_species, 3, height, width, dtype=torch.uint8)
     habits = (astilbe, 0.4), (bellflower, 3.1), (calendula, 0.6)  # lean: radians
