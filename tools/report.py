@@ -3,10 +3,10 @@
 python -m tools.report
 python -m tools.report --check
 
-docs/diffusion_report.template.md is a string.Template; `figures` returns what its names
-stand for, from log/ and from the metadata of weights in models/. --check writes
-nothing, and fails if the report is not what the files say. Files are read, and the
-report is written, below --out.
+docs/diffusion_report.template.md is a string.Template; `figures` returns the values of
+its names, from log/ and from the metadata of weights in models/. --check writes
+nothing, and fails if the report differs from what the files give. Files are read, and
+the report is written, below --out.
 """
 
 import csv
@@ -21,7 +21,7 @@ from utils.cli.tables import markdown_table
 TEMPLATE = PROJECT / "docs" / "diffusion_report.template.md"
 REPORT = "diffusion_report.md"
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
-DDPM = "diffusion_ddpm"
+TRAINED_FILES = r"(?:log|models|vis)/(?:Best_|train_|loss_|random_images_)?"
 
 MADE_BY = {  # pattern of a file name, the first that fits -> the command for it
     r"log/evaluate_(\w+_16)\.json": "python -m tools.evaluate models/Best_{0}.pkl "
@@ -34,20 +34,45 @@ MADE_BY = {  # pattern of a file name, the first that fits -> the command for it
     "seed_1/models/Best_{0}.pkl seed_2/models/Best_{0}.pkl models/Best_VAE.pth "
     "--frechet --json > log/seeds_{0}.json, after python diffusion.py --seed 1 --out "
     "seed_1, and the same for 2",
-    r"(?:log|vis)/compare_samplers_diffusion\.\w+": "python -m tools.compare_samplers",
-    r"(?:log|vis)/reflow_diffusion\.\w+": "python -m tools.reflow --frechet",
+    r"(?:log|vis)/compare_samplers_diffusion\.\w+": "python -m tools.compare_samplers "
+    "--nfe 4 8 16 32",
+    r"(?:log|vis)/reflow_diffusion\.\w+": "python -m tools.reflow --couplings 6000 "
+    "--epochs 16 --frechet",
     r"vis/nearest_neighbours_(\w+)\.png": "python -m tools.nearest_neighbours --model "
     "{0}",
-    r"(?:log|models|vis)/\w*(diffusion_16)\.\w+": "python diffusion.py --model {0} "
+    TRAINED_FILES + r"(diffusion_16)\.\w+": "python diffusion.py --model {0} "
     "--data flowers_16 > log/train_{0}.out",
-    r"(?:log|models|vis)/(?:Best_|train_|loss_|random_images_)?(diffusion\w*)\.\w+": (
-        "python diffusion.py --model {0} > log/train_{0}.out"
-    ),
+    TRAINED_FILES + r"(diffusion\w*)\.\w+": "python diffusion.py --model {0} "
+    "> log/train_{0}.out",
     r"vis/([a-z]+)_(diffusion\w*)\.\w+": "python -m tools.visualize --model {1} "
     "--show {0}",
     r"docs/(\w+)\.md": "python -m tools.ablations docs/{0}.toml > docs/{0}.md",
     r"diffusion_report\.md": "python -m tools.report",
 }
+
+# The section on the assignment's DDPM, whose weights are not committed. It takes its
+# place in the template if its evaluation is there.
+DDPM_PLACE = "$ddpm_section\n\n"
+DDPM_EVALUATION = "log/evaluate_diffusion_ddpm.json"
+DDPM_SECTION = """## The assignment's DDPM
+
+`python diffusion.py --model diffusion_ddpm > log/train_diffusion_ddpm.out` trains the
+same network as the assignment describes it: noise prediction at uniform steps of the
+starter kit's schedule, and ancestral sampling through all steps. `python -m
+tools.evaluate models/Best_diffusion_ddpm.pkl --frechet --json >
+log/evaluate_diffusion_ddpm.json` measures its samples ($count_ddpm); its weights are
+not committed.
+
+$trainings
+
+The number of operations per training step is the same; the time also depends on the
+machine. The losses ([log/diffusion_ddpm.csv](log/diffusion_ddpm.csv),
+[log/train_diffusion_ddpm.out](log/train_diffusion_ddpm.out)) are not comparable with
+those above: they are squared errors of another quantity, at other noise levels.
+
+![Samples of the DDPM](vis/random_images_diffusion_ddpm.png)
+
+"""
 
 
 def parse(argv=None):
@@ -68,7 +93,7 @@ from utils.files import replace_file
 
 
 class Files:
-    """The files below a folder; a missing or damaged one names the command for it."""
+    """The files below a folder; a missing one is an error with the command for it."""
 
     def __init__(self, root):
         self.root = root
@@ -76,9 +101,13 @@ class Files:
     def require(self, name):
         """Return the path of a file."""
         # Raises UserError if it is not there.
-        if not (self.root / name).is_file():
+        if not self.has(name):
             raise UserError(f"{self.root / name} is not there; {remedy(name)}")
         return self.root / name
+
+    def has(self, name):
+        """Return whether a file is there."""
+        return (self.root / name).is_file()
 
     def json(self, name):
         """Return the content of a JSON file."""
@@ -104,42 +133,97 @@ def remedy(name):
     return f"name another in {TEMPLATE.name}"
 
 
-# The report --------------------------------------------------------------------------
+# The figures -------------------------------------------------------------------------
 
 
 def figures(files):
-    """Return what stands for the names of the template: {name: text}."""
-    # The files.
+    """Return the values of the template's names: {name: text}."""
     model = files.metadata("models/Best_diffusion.pkl")
     model_16 = files.metadata("models/Best_diffusion_16.pkl")
-    losses = {n: files.csv(f"log/diffusion{n}.csv") for n in ("", "_16", "_48")}
-    found = {n: files.json(f"log/evaluate_diffusion{n}.json") for n in losses}
-    step, few = files.json("log/throughput_diffusion.json"), "log/reflow_diffusion.json"
-    compared, few = files.json("log/compare_samplers_diffusion.json"), files.json(few)
-    own, vae = next(iter(found[""].values())), found[""]["our VAE"]
-    photos = found[""]["validation photos"]
-    # Training photos times epochs, for the speed of the whole training.
-    trained = (model["data"]["count"] - photos["images"]) * len(losses[""]["seconds"])
-    plain = step["plain_convolution_teraflops"]
-    parts = sorted(step["proportions"].items(), key=lambda part: -part[1])
-    # The texts, by their names in the template.
-    texts = {
+    values = {
         "settings": tables.settings(model, model_16),
         "torch": model["torch"],
         "threads": model["threads"],
-        "machine": tables.machine(step["machine"]),
-        "speed": tables.rounded(trained / sum(losses[""]["seconds"])),
-        "train_loss": tables.rounded(losses[""]["train_per_photo"][-1]),
-        "valid_loss": tables.rounded(losses[""]["valid_per_photo"][-1]),
-        "valid_loss_48": tables.rounded(losses["_48"]["valid_per_photo"][-1]),
-        "count": tables.rounded(own["images"]),
-        "vae_ratio": f"{vae['Frechet distance'][0] / own['Frechet distance'][0]:.1f}",
+    }
+    # The default model, 16 species, and 48 x 48; the DDPM if it was measured.
+    for suffix in ("", "_16", "_48"):
+        values |= model_figures(files, suffix)
+    if files.has(DDPM_EVALUATION):
+        values |= model_figures(files, "_ddpm") | ddpm_figures(files)
+    # The default model in detail.
+    values |= sample_figures(files, model) | sampler_figures(files)
+    return values | throughput_figures(files)
+
+
+def model_figures(files, suffix):
+    """Return the training and the metrics of one model, its names with a suffix."""
+    losses = files.csv(f"log/diffusion{suffix}.csv")
+    found = files.json(f"log/evaluate_diffusion{suffix}.json")
+    values = {
+        "epochs": len(losses["epoch"]),
+        "minutes": tables.minutes(losses),
+        "train_loss": tables.rounded(losses["train_per_photo"][-1]),
+        "valid_loss": tables.rounded(losses["valid_per_photo"][-1]),
+        "count": tables.rounded(next(iter(found.values()))["images"]),
+        "distances": tables.distances(found),
+        "species": tables.species(found),
+        "sampler": tables.sampler(found),
+    }
+    return {name + suffix: value for name, value in values.items()}
+
+
+def ddpm_figures(files):
+    """Return the table of the default model and the assignment's DDPM."""
+    models = {}
+    for name in ("diffusion", "diffusion_ddpm"):
+        found = files.json(f"log/evaluate_{name}.json")
+        models[name] = files.csv(f"log/{name}.csv"), found
+    return {"trainings": tables.trainings(models)}
+
+
+def sample_figures(files, model):
+    """Return the default model's samples beside photos and other models' samples."""
+    found = files.json("log/evaluate_diffusion.json")
+    losses = files.csv("log/diffusion.csv")
+    own, photos = next(iter(found.values())), found["validation photos"]
+    vae = found["our VAE"]["Frechet distance"]
+    # Training photos times epochs per second.
+    trained = (model["data"]["count"] - photos["images"]) * len(losses["seconds"])
+    # Distances to the nearest training photo, relative to those of held-out photos.
+    ratios = {
+        f"{what}_ratio": tables.percent(
+            own[f"nearest by {what}"][0] / photos[f"nearest by {what}"][0]
+        )
+        for what in ("pixels", "features")
+    }
+    return {
+        "speed": tables.rounded(trained / sum(losses["seconds"])),
+        "vae_ratio": f"{vae[0] / own['Frechet distance'][0]:.1f}",
+        "copies": tables.copies(found),
         "seeds": tables.seeds(files.json("log/seeds_diffusion.json")),
+    } | ratios
+
+
+def sampler_figures(files):
+    """Return the comparison of samplers, and few evaluations after reflow."""
+    compared = files.json("log/compare_samplers_diffusion.json")
+    reflow = files.json("log/reflow_diffusion.json")
+    return {
         "samplers": tables.samplers(compared),
         "samplers_machine": tables.machine(compared["facts"]["machine"]),
-        "couplings": tables.rounded(few["reflow"]["couplings"]),
-        "reflow": tables.reflow(few),
-        "copies": tables.copies(found[""]),
+        "couplings": tables.rounded(reflow["reflow"]["couplings"]),
+        "reflow": tables.reflow(reflow),
+    }
+
+
+def throughput_figures(files):
+    """Return the speed of a training step and the parts of its time."""
+    step = files.json("log/throughput_diffusion.json")
+    plain = step["plain_convolution_teraflops"]
+    parts = sorted(step["proportions"].items(), key=lambda part: -part[1])
+    rows = [[name, tables.percent(value) + " %"] for name, value in parts]
+    return {
+        "machine": tables.machine(step["machine"]),
         "batch_size": step["settings"]["batch_size"],
         "step_ms": tables.rounded(1000 * step["seconds_per_step"]) + " ms",
         "step_speed": f"{step['photos_per_second']:.1f}",
@@ -148,54 +232,12 @@ def figures(files):
         "conv_bf16": tables.rounded(plain["bf16"]),
         "conv_fp32": tables.rounded(plain["fp32"]),
         "step_parts": markdown_table(
-            ["part of a step", "proportion of its time"],
-            [[name, tables.percent(value) + " %"] for name, value in parts],
+            ["part of a step", "proportion of its time"], rows
         ),
-        "ddpm": ddpm(files),
     }
-    for what in ("pixels", "features"):
-        ratio = own[f"nearest by {what}"][0] / photos[f"nearest by {what}"][0]
-        texts[f"{what}_ratio"] = tables.percent(ratio) + " %"
-    # Three models have the same tables: the default, 16 species, and 48 x 48.
-    for name, rows in losses.items():
-        texts |= {
-            f"epochs{name}": len(rows["epoch"]),
-            f"minutes{name}": tables.minutes(rows),
-        }
-        texts[f"distances{name}"] = tables.distances(found[name])
-        texts[f"species{name}"] = tables.species(found[name])
-        texts[f"sampler{name}"] = tables.sampler(found[name])
-    return texts
 
 
-def ddpm(files):
-    """Return the section on the assignment's DDPM, where that was trained."""
-    name = f"log/evaluate_{DDPM}.json"
-    if not (files.root / name).is_file():
-        return ""
-    # Both models are in the file, sampled in equal numbers.
-    found, losses = files.json(name), files.csv(f"log/{DDPM}.csv")
-    rows = [
-        [
-            f"`{key}`",
-            tables.sampler({key: facts}),
-            tables.estimate(facts["Frechet distance"]),
-        ]
-        for key, facts in found.items()
-    ]
-    head = ["weights", "sampler", "Frechet distance"]
-    count = tables.rounded(next(iter(found.values()))["images"])
-    return f"""### The assignment's DDPM
-
-`python diffusion.py --model {DDPM} > log/train_{DDPM}.out` trains the same network,
-for as many steps, by the book: the starter kit's schedule at uniform steps, noise
-prediction and ancestral sampling. {len(losses["epoch"])} epochs took
-{tables.minutes(losses)}; a step costs the same in both trainings, so on one machine
-they take the same time. Distances of {count} samples of each:
-
-{markdown_table(head, rows, text_columns=2)}
-
-![Samples of the DDPM](vis/random_images_{DDPM}.png)"""
+# The report --------------------------------------------------------------------------
 
 
 def report(files):
@@ -204,8 +246,13 @@ def report(files):
     try:
         values = figures(files)
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"a file in {files.root / 'log'} lacks {error}") from None
-    text = Template(TEMPLATE.read_text("utf-8")).substitute(values)
+        raise UserError(
+            f"a file in {files.root / 'log'} is incomplete ({error}); repeat the "
+            "command that makes it"
+        ) from None
+    section = DDPM_SECTION if files.has(DDPM_EVALUATION) else ""
+    text = TEMPLATE.read_text("utf-8").replace(DDPM_PLACE, section)
+    text = Template(text).substitute(values)
     for name in LINK.findall(text):
         files.require(name)
     return text
@@ -213,11 +260,11 @@ def report(files):
 
 def first_difference(old, new):
     """Return in words the first line in which two lists differ, or None."""
-    for number, (there, due) in enumerate(zip(old, new, strict=False), start=1):
-        if there != due:
-            return f"line {number} is {there!r}, and files say {due!r}"
+    for number, (there, expected) in enumerate(zip(old, new, strict=False), start=1):
+        if there != expected:
+            return f"line {number} is {there!r}, expected {expected!r}"
     if len(old) != len(new):
-        return f"{len(old)} lines, and {len(new)} are due"
+        return f"has {len(old)} lines, expected {len(new)}"
     return None
 
 

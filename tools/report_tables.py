@@ -92,7 +92,7 @@ def seeds(found):
     columns = {
         "Frechet distance": ("Frechet distance", estimate),
         "to validation photos": ("- to validation photos", estimate),
-        "times closer than the last": (
+        "last row relative to this": (
             "Frechet distance",
             lambda f: f"{vae / f[0]:.1f}",
         ),
@@ -103,11 +103,30 @@ def seeds(found):
 def sampler(found):
     """Return how the first set of images was sampled, in words."""
     config = next(iter(found.values()))
-    words = "{sampler}, {steps} steps, guidance {guidance:g}".format(**config)
+    words = "{sampler}, {steps} steps, NFE {nfe}, ".format(**config)
+    if config["guidance"] == 1:
+        return words + "no guidance"
+    # JSON has no infinity, so that an interval without an end has None there.
     low, high = config["guidance_interval"]
-    high = "the highest" if high is None else f"{high:g}"
-    words += f" at noise levels from {low:g} to {high}"
-    return f"{words}; {config['nfe']} network evaluations per image"
+    limit = f"{low:g} and above" if high is None else f"from {low:g} to {high:g}"
+    return f"{words}guidance {config['guidance']:g} at sigma {limit}"
+
+
+def trainings(models):
+    """Return a table of models; models: {name: (CSV log, evaluation)}."""
+    rows = [
+        [
+            f"`{name}`",
+            sampler(found),
+            str(len(losses["epoch"])),
+            minutes(losses),
+            estimate(next(iter(found.values()))["Frechet distance"]),
+            estimate(next(iter(found.values()))["- to validation photos"]),
+        ]
+        for name, (losses, found) in models.items()
+    ]
+    head = "model;sampler;epochs;training time;Frechet distance;to validation photos"
+    return markdown_table(head.split(";"), rows, text_columns=2)
 
 
 def settings(*models):
@@ -128,7 +147,7 @@ def settings(*models):
 
 def machine(facts):
     """Return the machine of a measurement in words."""
-    words = "{processor}; {cores} cores, {threads} threads; torch {torch}"
+    words = "{processor}; cores: {cores}; threads: {threads}; torch {torch}"
     return words.format(**facts)
 
 
@@ -142,12 +161,13 @@ def samplers(found):
         if within:
             best = min(within, key=lambda point: point["frechet"][0])
             rows.append(sampler_row(f"at most {most}", best, reference))
-    head = "NFE;sampler;steps;counted;Frechet distance;to the reference;ms per image"
-    return markdown_table([*head.split(";"), "times faster"], rows)
+    head = "limit;sampler;steps;NFE;Frechet distance;change;ms per image;speed-up"
+    return markdown_table(head.split(";"), rows, text_columns=2)
 
 
 def sampler_row(name, point, reference):
     """Return a row of `samplers`."""
+    # Distance and time also relative to the reference.
     more = point["frechet"][0] / reference["frechet"][0] - 1
     seconds = point["seconds_per_image"]
     counts = point["sampler"], str(point["steps"]), str(point["nfe"])
@@ -157,7 +177,7 @@ def sampler_row(name, point, reference):
 
 
 def reflow(found):
-    """Return a table of few evaluations, before and after."""
+    """Return a table of few network evaluations, before and after reflow."""
     rows = [
         [
             name,

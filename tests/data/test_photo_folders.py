@@ -190,7 +190,7 @@ def test_flowers_are_never_drawn_in_place_of_bad_photos(tmp_path):
 def test_photos_without_a_class_folder(tmp_path, draw):
     """I05: the message explains the layout."""
     photo(tmp_path / "x.jpg")
-    with pytest.raises(UserError, match="no class folder; put each kind into a folder"):
+    with pytest.raises(UserError, match="no class folder; put each class into"):
         load(tmp_path, synthetic_if_empty=draw)
 
 

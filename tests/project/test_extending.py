@@ -54,7 +54,7 @@ def project(tmp_path_factory):
             assert text.count(old) == 1, old
             text = text.replace(old, new)
         (root / name).write_text(text)
-    write_photos(root / "photos", 20)
+    write_photos(root / "photos", 40)
     save_small(root / "small.pkl")
     return root
 

@@ -1,13 +1,17 @@
-"""The command that trains rows of settings and tells what each brought."""
+"""The command that trains rows of settings and reports the results of each."""
 
 import csv
+import importlib
 import json
+import shlex
 
 import pytest
+import torch
 
-from tests.helpers.project import write_photos
-from tools import ablations
+from tests.helpers.project import PROJECT, write_photos
+from tools import ablations, evaluate
 from utils.cli import UserError
+from utils.diffusion.denoiser import SIGMA_DATA, TAIL, sigma_quantile
 
 TABLE = """
 title = "Trial"
@@ -20,20 +24,42 @@ columns = [["valid_per_photo", "validation", 2], ["lr", "last rate", 1]]
 seeds = [0, 1]
 rows = [["one", "--epochs 1"], ["two", "--epochs 2 --lr 0.5 --scheduler constant"]]
 """
+OBJECTIVES = "Objectives, each with several settings"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
+    """Return a folder with photos and a table."""
     folder = tmp_path_factory.mktemp("ablations")
     write_photos(folder / "photos", 10)
     (folder / "trial.toml").write_text(TABLE)
     return folder
 
 
-def told(place, capsys, *arguments):
+@pytest.fixture
+def commands(monkeypatch):
+    """Replace trainings by one that only writes its log -> the list of commands."""
+    commands = []
+
+    def execute(command, stdout, jobs, running):
+        commands.append(command)
+        out, seed = stdout.parent, int(stdout.parent.name)
+        out.mkdir(parents=True, exist_ok=True)
+        found = {"images": 9, "distance": [2 + seed, 1, 5], "refused": "too few"}
+        stdout.write_text(json.dumps({str(out / "models/x.pth"): found}))
+        if command[0].endswith(".py"):
+            (out / "log").mkdir(exist_ok=True)
+            row = f"valid_per_photo,lr\n0.5,{1 + seed}\n"
+            (out / "log" / "MLPAE.csv").write_text(row)
+
+    monkeypatch.setattr(ablations, "execute", execute)
+    return commands
+
+
+def output(folder, capsys, *arguments):
     """Run the command -> the lines that it prints."""
-    where = ["--data", str(place / "photos"), "--out", str(place / "runs")]
-    ablations.main([str(place / "trial.toml"), *where, *arguments])
+    data = ["--data", str(folder / "photos"), "--out", str(folder / "runs")]
+    ablations.main([str(folder / "trial.toml"), *data, *arguments])
     return capsys.readouterr().out.splitlines()
 
 
@@ -43,111 +69,140 @@ def cells(lines, name):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_rows_tell_what_their_logs_hold_and_are_run_once(place, capsys):
-    table = place / "trial.toml"
+# Runs ----------------------------------------------------------------------------
+
+
+def test_rows_contain_the_last_values_of_their_logs(folder, capsys):
+    """Of two trainings at the same time; with the same bits as one after the other."""
+    table = folder / "trial.toml"
     table.write_text(TABLE.replace('["one", "--epochs 1"], ', ""))
-    lines = told(place, capsys, "--jobs", "2")
+    lines = output(folder, capsys, "--jobs", "2")
     assert lines[0] == "# Trial" and "## MLP" in lines and "A word about it." in lines
     losses = []
     for seed in "01":
-        path = place / "runs" / "trial" / "MLP" / "two" / seed / "log" / "MLPAE.csv"
+        path = folder / "runs" / "trial" / "MLP" / "two" / seed / "log" / "MLPAE.csv"
         with open(path, newline="") as file:
             losses.append(2 * float(list(csv.DictReader(file))[-1]["valid_per_photo"]))
     low, high = sorted(losses)
     name, flags, validation, rate = cells(lines, "two")
     assert flags == "`--epochs 2 --lr 0.5 --scheduler constant`" and rate == "0.5"
     assert validation == f"{sum(losses) / 2:.4g} ({low:.4g}-{high:.4g})"
+    # Finished runs are kept.
     before = path.stat().st_mtime_ns
-    assert told(place, capsys) == lines and path.stat().st_mtime_ns == before
-    again = told(place, capsys, "--row", "two", "--jobs", "2")
-    assert path.stat().st_mtime_ns > before
-    assert again == lines
+    assert output(folder, capsys) == lines and path.stat().st_mtime_ns == before
     table.write_text(TABLE)
 
 
-def test_a_result_of_other_code_is_not_taken(place, tmp_path, capsys, monkeypatch):
-    """A kept number would be another version's."""
+def test_a_training_that_fails_is_an_error(folder, tmp_path):
+    path = tmp_path / "trial.toml"
+    path.write_text(TABLE.replace("--epochs 1", "--lr nan"))
+    data = ["--data", str(folder / "photos"), "--out", str(tmp_path / "runs")]
+    with pytest.raises(UserError, match="failed: .*must be a finite number > 0"):
+        ablations.main([str(path), *data])
 
-    def execute(command, stdout, jobs, running):
-        out = stdout.parent
-        (out / "log").mkdir(parents=True, exist_ok=True)
-        rate = 1 + int(command[command.index("--seed") + 1])
-        text = f"valid_per_photo,lr\n0.5,{rate}\n"
-        (out / "log" / "MLPAE.csv").write_text(text)
 
-    monkeypatch.setattr(ablations, "execute", execute)
+def test_a_row_is_repeated_alone(folder, tmp_path, capsys, commands):
     where = "--out", str(tmp_path)
-    lines = told(place, capsys, *where)
-    assert cells(lines, "one")[-1] == "1.5 (1-2)"
-    alone = told(place, capsys, *where, "--row", "two")
+    lines = output(folder, capsys, *where)
+    assert len(commands) == 4 and cells(lines, "one")[-1] == "1.5 (1-2)"
+    assert output(folder, capsys, *where) == lines and len(commands) == 4
+    alone = output(folder, capsys, *where, "--row", "two")
+    assert len(commands) == 6 and cells(alone, "two") == cells(lines, "two")
     assert not [line for line in alone if line.startswith("| one |")]
+
+
+def test_a_result_of_other_code_is_not_kept(
+    folder, tmp_path, capsys, monkeypatch, commands
+):
+    where = "--out", str(tmp_path)
+    lines = output(folder, capsys, *where)
     path = tmp_path / "trial" / "MLP" / "one" / "0" / "result.json"
     kept = json.loads(path.read_text())
     path.write_text(json.dumps({**kept, "last": {**kept["last"], "lr": 7.0}}))
-    assert cells(told(place, capsys, *where), "one")[-1] == "4.5 (2-7)"  # as it is kept
+    assert cells(output(folder, capsys, *where), "one")[-1] == "4.5 (2-7)"  # was kept
     monkeypatch.setattr(ablations, "code_hash", lambda project: "other")
-    assert cells(told(place, capsys, *where), "one") == cells(lines, "one")
+    assert cells(output(folder, capsys, *where), "one") == cells(lines, "one")
 
 
-def test_measures_are_columns_too(tmp_path, capsys, monkeypatch):
-    """One seed tells the interval, more tell the spread; a refusal is no number."""
-    commands = []
-
-    def execute(command, stdout, jobs, running):
-        commands.append(command)
-        out, seed = stdout.parent, int(stdout.parent.name)
-        found = {"images": 9, "near": [2 + seed, 1, 5], "far": "too few"}
-        stdout.write_text(json.dumps({str(out / "models/x.pth"): found}))
-        if command[0].endswith(".py"):
-            (out / "log").mkdir(exist_ok=True)
-            (out / "log" / "MLPAE.csv").write_text("valid_per_photo,lr\n0.5,1\n")
-
-    monkeypatch.setattr(ablations, "execute", execute)
+def test_metrics_are_columns_too(tmp_path, capsys, commands):
+    """One seed gives its interval, several the range; a refusal is not a number."""
     for seeds, cell in (("[0]", "20 [10, 50]"), ("[0, 1]", "25 (20-30)")):
-        out = tmp_path / seeds
-        for seed in "01":
-            (out / "trial" / "MLP" / "one" / seed).mkdir(parents=True)
-        text = TABLE.replace('"valid_per_photo", "validation", 2', '"near", "near", 10')
-        text = text.replace("[0, 1]", seeds) + 'measure = "tools.judge models/x.pth"'
+        text = TABLE.replace(
+            '"valid_per_photo", "validation", 2', '"distance", "distance", 10'
+        )
+        text = text.replace("[0, 1]", seeds) + 'measure = "tools.metric models/x.pth"'
         (tmp_path / "trial.toml").write_text(text)
-        trial = [str(tmp_path / "trial.toml"), "--row", "one", "--out", str(out)]
+        trial = [str(tmp_path / "trial.toml"), "--row", "one"]
+        trial += ["--out", str(tmp_path / seeds)]
         ablations.main(trial)
         assert cells(capsys.readouterr().out.splitlines(), "one")[2] == cell
-    assert commands[1][:1] == ["tools.judge"] and commands[1][1].endswith("/x.pth")
+    assert commands[1][:1] == ["tools.metric"] and commands[1][1].endswith("/x.pth")
+    # A third entry of a row is flags of the measurement.
     more = text.replace('["one", "--epochs 1"]', '["one", "--epochs 1", "--steps 4"]')
     (tmp_path / "trial.toml").write_text(more)
     ablations.main(trial)
     assert commands[-1][-2:] == ["--steps", "4"]
-    told = capsys.readouterr().out
-    assert cells(told.splitlines(), "one")[1] == "`--epochs 1`, then `--steps 4`"
-    (tmp_path / "trial.toml").write_text(text.replace('"near"', '"far"'))
-    with pytest.raises(UserError, match="has no far; correct"):
+    lines = capsys.readouterr().out.splitlines()
+    assert cells(lines, "one")[1] == "`--epochs 1`, then `--steps 4`"
+    (tmp_path / "trial.toml").write_text(
+        text.replace('"distance", "d', '"refused", "d')
+    )
+    with pytest.raises(UserError, match="has no refused; correct"):
         ablations.main(trial)
 
 
-def test_the_fingerprint_knows_models_and_parts(tmp_path):
-    (tmp_path / "utils").mkdir()
+def test_a_column_that_no_log_has_is_named(tmp_path, commands):
+    path = tmp_path / "trial.toml"
+    path.write_text(TABLE.replace("valid_per_photo", "valid_per_image"))
+    with pytest.raises(UserError, match="has no valid_per_image; correct the table"):
+        ablations.main([str(path), "--out", str(tmp_path / "runs")])
+
+
+def test_the_hash_changes_with_scripts_and_with_packages_at_any_depth(tmp_path):
+    (tmp_path / "utils" / "data").mkdir(parents=True)
     found = set()
-    for name in ("model.py", "utils/part.py"):
+    for name in ("model.py", "utils/part.py", "utils/data/photos.py"):
         for text in ("a = 1", "a = 2"):
             (tmp_path / name).write_text(text)
             found.add(ablations.code_hash(tmp_path))
-    assert len(found) == 4
+    assert len(found) == 6
 
 
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ("--epochs 1", "--lr nan", "failed: .*must be a finite number > 0"),
-        ("valid_per_photo", "valid_per_image", "has no valid_per_image"),
-    ],
-)
-def test_a_training_that_fails_is_told(place, tmp_path, capsys, old, new, message):
-    path = tmp_path / "trial.toml"
-    path.write_text(TABLE.replace(old, new))
-    where = ["--data", str(place / "photos"), "--out", str(tmp_path / "runs")]
-    with pytest.raises(UserError, match=message):
-        ablations.main([str(path), *where])
+# Tables --------------------------------------------------------------------------
+
+
+def committed_rows(name):
+    """Yield (table's title, row, parsed training, parsed measurement or None)."""
+    for table in ablations.read_tables(PROJECT / "docs" / f"{name}.toml")["tables"]:
+        script, *train = shlex.split(table["train"])
+        parse = importlib.import_module(script.removesuffix(".py")).parse
+        for row in table["rows"]:
+            measure = " ".join([table.get("measure", ""), *row[2:]]).split()
+            measured = evaluate.parse(measure[1:]) if measure else None
+            yield table["title"], row, parse(train + shlex.split(row[1])), measured
+
+
+@pytest.mark.parametrize("name", ["autoencoders", "diffusion_ablations"])
+def test_committed_tables_can_be_run_and_have_results(name):
+    """The commands have these flags, and the Markdown file has these rows."""
+    text = (PROJECT / "docs" / f"{name}.md").read_text("utf-8")
+    sections = {part.splitlines()[0]: part for part in text.split("\n## ")}
+    for title, (row, flags, *_), _, _ in committed_rows(name):
+        assert flags in cells(sections[title].splitlines(), row)[1]
+
+
+def test_objectives_are_sampled_from_the_highest_level_of_their_training():
+    """The quantile of the density that training never exceeds, to three digits."""
+    count = 0
+    for title, _, (_, settings), measured in committed_rows("diffusion_ablations"):
+        if title == OBJECTIVES:
+            assert settings.density == "lognormal"
+            top = torch.tensor([1 - TAIL], dtype=torch.float64)
+            args = settings.density, top, None, settings.p_mean, settings.p_std
+            sigma = SIGMA_DATA * sigma_quantile(*args).item()
+            assert measured.sigma_max == float(f"{sigma:.3g}")
+            count += 1
+    assert count == 15
 
 
 @pytest.mark.parametrize(
@@ -168,8 +223,8 @@ def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):
         ablations.read_tables(path)
 
 
-def test_a_missing_table_or_row_is_named(place, tmp_path):
+def test_a_missing_table_or_row_is_named(folder, tmp_path):
     with pytest.raises(UserError, match="cannot read .*none.toml"):
         ablations.read_tables(tmp_path / "none.toml")
     with pytest.raises(UserError, match="has no row 'three'"):
-        ablations.main([str(place / "trial.toml"), "--row", "three"])
+        ablations.main([str(folder / "trial.toml"), "--row", "three"])

@@ -196,8 +196,11 @@ def test_another_split_is_obeyed(place, tmp_path):
     """Copies are sought among the photos that the weights were trained on."""
     metadata = {"settings": {"image_size": 8}, "data": {"split_seed": 7}}
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8), metadata)
-    assert evaluate.what_it_saw(tmp_path / "x.pth") == ((8, 8), 7)
-    assert evaluate.what_it_saw(place / "train.npy") == ((24, 24), 0)
+    for path, side, seed in ((tmp_path / "x.pth", 8, 7), (place / "train.npy", 24, 0)):
+        args = evaluate.parse([str(path), "--data", str(place / "photos")])
+        training, _ = evaluate.open_photos(args)
+        assert training.images.shape[2:] == (side, side)
+        assert training.metadata["split_seed"] == seed
 
 
 @pytest.mark.parametrize("name", ["features", "prior_AE"])
@@ -217,5 +220,5 @@ def test_images_that_cannot_be_compared_are_refused(place, tmp_path):
     with pytest.raises(UsageError, match="IMAGES differ in size or split"):
         evaluate.main([*several, "--extractor", "pixels"])
     for flags in (["--prior", "gmm"], ["--steps", "5"], ["--species", "astilbe"]):
-        with pytest.raises(UsageError, match=f"{flags[0]}: IMAGES that are there"):
+        with pytest.raises(UsageError, match=f"{flags[0]}: existing IMAGES"):
             evaluate.main([several[1], *flags])

@@ -1,30 +1,45 @@
 """The report's prose comes from a template, and its every number from a file."""
 
+import importlib
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
 
 from diffusion import Diffuser
 from tests.helpers.project import PROJECT
-from tools.report import LINK, REPORT, TEMPLATE, Files, main, remedy, report
+from tools.report import (
+    DDPM_EVALUATION,
+    DDPM_SECTION,
+    LINK,
+    REPORT,
+    TEMPLATE,
+    Files,
+    main,
+    remedy,
+    report,
+)
 from utils.checkpoint import save_checkpoint
 from utils.cli import UserError
 
 MACHINE = {"processor": "Abacus", "cores": 2, "threads": 2, "torch": "2.14"}
+LOSSES = "epoch,train_per_photo,valid_per_photo,seconds\n0,0.5,0.6,30\n1,0.25,,60.5\n"
 ALLOWED = (  # digits that are no results
     r"https?://\S+",
     r"\barXiv:\d{4}\.\d{4,5}\b",
     r"\b(19|20)\d\d,",  # of a paper
     r"\b(24 x 24|48 x 48|3 x 3|N\(0, I\)|M44|M50)(?!\w)",
+    r"\[-1, 1\]",
+    r"\b95 % confidence",
     r"diffusion_(16|48)\b",
     r"\b(bfloat16|float32)\b",
 )
 
 
 def measured(frechet, images=2000, **more):
-    """A column of tools.evaluate."""
+    """Return the metrics of one set of images of tools.evaluate."""
     return {
         "images": images,
         "Frechet distance": [frechet, frechet - 0.25, frechet + 0.25],
@@ -42,7 +57,7 @@ def measured(frechet, images=2000, **more):
 
 
 def evaluation(name):
-    """What tools.evaluate tells of a model, made up."""
+    """Return what tools.evaluate writes for a model, made up."""
     config = {"sampler": "dpm++3m", "steps": 16, "guidance": 1.5}
     config |= {"guidance_interval": [0.2, None], "nfe": 32}
     named = {"classified as requested": [0.9, 0.85, 0.95]}
@@ -57,14 +72,14 @@ def evaluation(name):
 
 
 def point(sampler, steps, frechet, seconds):
-    """A point of tools.compare_samplers."""
+    """Return a point of tools.compare_samplers."""
     interval = [frechet, frechet - 0.5, frechet + 0.5]
-    told = {"sampler": sampler, "steps": steps, "nfe": steps}
-    return {**told, "seconds_per_image": seconds, "frechet": interval}
+    counts = {"sampler": sampler, "steps": steps, "nfe": steps}
+    return {**counts, "seconds_per_image": seconds, "frechet": interval}
 
 
 def made_up():
-    """Name of a JSON file -> its content."""
+    """Return {name of a JSON file: its content}."""
     points = [point("ddpm", 300, 4.0, 0.6), point("ddpm", 16, 40.0, 0.03)]
     points += [point("heun", 8, 5.5, 0.02), point("ipndm", 8, 4.8, 0.016)]
     points += [point("dpm++3m", 16, 4.1, 0.03), point("euler", 3, 50.0, 0.006)]
@@ -98,15 +113,14 @@ def made_up():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder of all that the report is made of, small and made up."""
+    """Return a folder with every file that the report needs, small and made up."""
     root = tmp_path_factory.mktemp("project")
     for folder in ("log", "models", "vis", "docs"):
         (root / folder).mkdir()
     for name, content in made_up().items():
         (root / "log" / f"{name}.json").write_text(json.dumps(content))
-    text = "epoch,train_per_photo,valid_per_photo,seconds\n0,0.5,0.6,30\n1,0.25,,60.5\n"
     for name in ("diffusion", "diffusion_16", "diffusion_48"):
-        (root / "log" / f"{name}.csv").write_text(text)
+        (root / "log" / f"{name}.csv").write_text(LOSSES)
     settings = {"lr": 0.002, "channels": (16,), "patience": 1, "ema": 0.998}
     data = {"count": 2321, "classes": ["astilbe", "bellflower"]}
     metadata = {"settings": settings, "data": data, "seed": 0}
@@ -118,22 +132,22 @@ def finished(tmp_path_factory):
     return root
 
 
-def told(root):
-    """The whole report, by the files below root."""
+def text_of(root):
+    """Return the report of the files below a folder."""
     return report(Files(root))
 
 
 def cells(text, start):
-    """Cells of the table row that starts so."""
+    """Return the cells of the table row whose first cell is `start`."""
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {start} |"))
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
-# The report that is committed ----------------------------------------------------
+# The committed report ----------------------------------------------------
 
 
-def test_the_committed_report_is_what_committed_files_say():
-    """A number that was changed by hand, or is of an older log, fails here."""
+def test_the_committed_report_agrees_with_the_committed_files():
+    """A number that was changed by hand, or comes from an older log, fails here."""
     path = PROJECT / REPORT
     assert path.is_file(), f"{REPORT} is not there; {remedy(REPORT)}"
     text = report(Files(PROJECT))
@@ -147,7 +161,7 @@ def test_the_committed_report_is_what_committed_files_say():
 
 
 def typed_numbers(template):
-    """Return the lines of its prose that hold a number which is no name."""
+    """Return the lines of its prose that contain a number that is not allowed."""
     prose = re.sub(r"\$\w+", "", template)
     for pattern in (LINK.pattern, *ALLOWED):
         prose = re.sub(pattern, "", prose)
@@ -155,8 +169,8 @@ def typed_numbers(template):
 
 
 def test_the_prose_holds_no_number():
-    """But for names, sizes and references: all others must come from files."""
-    template = TEMPLATE.read_text("utf-8")
+    """Except in names, sizes and references: all others must come from files."""
+    template = TEMPLATE.read_text("utf-8") + DDPM_SECTION
     assert typed_numbers(template) == []
     planted = "The distance at 24 x 24 is 2.1, in 2020."
     assert typed_numbers(f"{template}\n{planted}\n") != []
@@ -165,39 +179,38 @@ def test_the_prose_holds_no_number():
 # What the command writes ---------------------------------------------------------
 
 
-def test_tables_tell_what_files_hold(finished):
-    """Rounded to three digits; quotients as worked out by hand."""
-    text = told(finished)
+def test_tables_contain_the_values_of_the_files(finished):
+    """Rounded to three digits; quotients as computed by hand."""
+    text = text_of(finished)
     assert "$" not in text and "nan" not in text
-    by_three = text.split("## Distance of")[1].split("## Samplers")[0]
-    assert cells(by_three, "VAE of part 3") == [
+    distances = text.split("## Distance of")[1].split("## Samplers")[0]
+    assert cells(distances, "VAE of part 3") == [
         "2,000",
         "33.0 [32.8, 33.2]",
         "16.5",
         "34.0 [33.0, 35.0]",
         "0.0123 [0.0100, 0.0200]",
     ]
-    assert "is 16.5\ntimes that of this model's" in text
+    assert "is 16.5 times that of this model" in text
     copies = text.split("## Memorization")[1]
     assert cells(copies, "this model")[0] == "0.05 % [0.00, 0.10]"
-    near = text.split("## Samples by species")[1].split("## Rectified")[0]
-    assert cells(near, "this model")[0] == "90.0 % [85.0, 95.0]"
-    assert cells(near, "VAE of part 3")[0] == "-"
+    species = text.split("## Samples by species")[1].split("## Rectified")[0]
+    assert cells(species, "this model")[0] == "90.0 % [85.0, 95.0]"
+    assert cells(species, "VAE of part 3")[0] == "-"
     assert cells(text, "channels") == ["16", "16"] and cells(text, "ema")[0] == "0.998"
     assert "| patience |" not in text  # a setting of other models
-    assert cells(text, "rest") == ["75.0 %"] and "Abacus; 2 cores" in text
+    assert cells(text, "rest") == ["75.0 %"] and "Abacus; cores: 2; threads: 2" in text
     assert "2 epochs took 1.5 min" in text and "loss was 0.250" in text
     assert " 41.0 photos per second" in text  # 2 x (2321 - 465) / 90.5 s
-    assert "is 104.0 % of that of the validation photos\nby pixels" in text
+    assert "is 104.0 % of that of the\nvalidation photos by pixels" in text
     assert "20,000 couplings" in text and "1,500 million operations" in text
-    guided = "guidance 1.5 at noise levels from 0.2 to the highest; 32 evaluations"
-    assert f"dpm++3m, 16 steps, {guided}" in text
+    assert "dpm++3m, 16 steps, NFE 32, guidance 1.5 at sigma 0.2 and above." in text
 
 
-def test_the_best_sampler_within_some_evaluations_is_compared_with_the_chain(finished):
-    text = told(finished)
+def test_the_best_sampler_within_each_nfe_is_compared_with_the_reference(finished):
+    text = text_of(finished)
     assert cells(text, "at most 4")[:3] == ["euler", "3", "3"]
-    assert cells(text, "at most 8")[0] == "ipndm"  # nearer than heun's 5.5
+    assert cells(text, "at most 8")[0] == "ipndm"  # lower than heun's 5.5
     expected = ["dpm++3m", "16", "16", "4.10 [3.60, 4.60]", "+2.5 %", "30.0", "20.0"]
     assert cells(text, "at most 16") == expected
     assert cells(text, "at most 40") == expected  # nothing better in more
@@ -205,50 +218,98 @@ def test_the_best_sampler_within_some_evaluations_is_compared_with_the_chain(fin
 
 
 def test_several_trainings_are_compared_with_the_last_set(finished):
-    text = told(finished)
+    text = text_of(finished)
     assert cells(text, "b.pkl") == ["1.50 [1.40, 1.60]", "-", "22.0"]
     assert cells(text, "vae.pth") == ["33.0 [32.9, 33.1]", "-", "1.0"]
 
 
+def test_the_ddpm_has_a_section_once_it_was_measured(finished):
+    """As --frechet --json writes it: no other metric, and no other images."""
+    assert "assignment's DDPM" not in text_of(finished)
+    sampling = {"sampler": "ddpm", "steps": 300, "nfe": 300, "guidance": 1.0}
+    frechet = {"Frechet distance": [9.0, 8.5, 9.5]}
+    frechet["- to validation photos"] = [10.0, 9.0, 11.0]
+    content = {"models/Best_diffusion_ddpm.pkl": {"images": 500, **sampling, **frechet}}
+    added = [finished / DDPM_EVALUATION, finished / "log" / "diffusion_ddpm.csv"]
+    added += [finished / name for name in LINK.findall(DDPM_SECTION)]
+    for path in added:
+        path.touch()
+    added[0].write_text(json.dumps(content))
+    added[1].write_text(LOSSES.replace("60.5", "120"))
+    try:
+        text = text_of(finished).split("## The assignment's DDPM")[1]
+    finally:
+        for path in set(added):
+            path.unlink()
+    assert cells(text, "`diffusion`")[1:4] == ["2", "1.5 min", "2.00 [1.75, 2.25]"]
+    expected = ["2", "2.5 min", "9.00 [8.50, 9.50]", "10.0 [9.00, 11.0]"]
+    sampler = "ddpm, 300 steps, NFE 300, no guidance"
+    assert cells(text, "`diffusion_ddpm`") == [sampler, *expected]
+    assert "samples (500)" in text and "\n\n## Samplers\n" in text
+
+
 def test_a_change_of_a_file_or_of_the_report_is_caught(finished, capsys):
-    """The first line that differs is named; nothing is written by --check."""
+    """The first line that differs is named; --check writes nothing."""
     out, path = ["--out", str(finished)], finished / REPORT
     main(out)
     main([*out, "--check"])
     whole = path.read_text("utf-8")
-    assert whole == told(finished)
+    assert whole == text_of(finished)
+    # A cell, a line and a log that change.
     path.write_text(
         whole.replace("| at most 16 | dpm++3m | 16 |", "| at most 16 | dpm++3m | 15 |")
     )
-    with pytest.raises(UserError, match=r"line \d+ is '\| at most 16 .* 15 \|.*files"):
+    with pytest.raises(UserError, match=r"line \d+ is '\| at most 16 .* 15 .*expected"):
         main([*out, "--check"])
     path.write_text(whole + "One more.\n")
-    with pytest.raises(UserError, match=r"\d+ lines, and \d+ are due; make it: python"):
+    with pytest.raises(
+        UserError, match=r"has \d+ lines, expected \d+; make it: python"
+    ):
         main([*out, "--check"])
     main(out)
     log = finished / "log" / "diffusion.csv"
-    before = log.read_text()
-    log.write_text(before.replace("60.5", "70.5"))
-    with pytest.raises(UserError, match=r"is '1.5 min.*files say '1.7 min"):
+    log.write_text(LOSSES.replace("60.5", "70.5"))
+    with pytest.raises(UserError, match=r"took 1.5 min.*expected '.*took 1.7 min"):
         main([*out, "--check"])
-    log.write_text(before)
+    log.write_text(LOSSES)
     path.unlink()
     with pytest.raises(UserError, match=f"{REPORT} is not there; make it: python"):
         main([*out, "--check"])
     assert capsys.readouterr().out == ""
 
 
+def test_a_damaged_file_is_one_line(finished):
+    path = finished / "log" / "reflow_diffusion.json"
+    before = path.read_text()
+    for content in ("{", "{}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match="is incomplete .*; repeat the command"):
+            text_of(finished)
+    path.write_text(before)
+
+
+def check_commands(message):
+    """Let each command of a message be parsed by its own parser."""
+    found = re.findall(r"python (?:-m )?(tools\.\w+|\w+\.py)([^>,]*)", message)
+    assert found
+    for command, arguments in found:
+        name = command.removesuffix(".py")
+        if name == "tools.visualize":
+            name += ".__main__"
+        importlib.import_module(name).parse(shlex.split(arguments))
+
+
 def test_each_missing_file_is_named_with_the_command_that_makes_it(finished):
-    """In a line; the command is one of this project's."""
+    """In one line; the commands exist, and have these flags."""
     logs = {path.relative_to(finished) for path in (finished / "log").iterdir()}
-    for name in {*map(str, logs), *LINK.findall(told(finished))}:
+    for name in {*map(str, logs), *LINK.findall(text_of(finished))}:
         (finished / name).rename(finished / "away")
         with pytest.raises(UserError) as caught:
-            told(finished)
+            text_of(finished)
         message = str(caught.value)
         assert f"{name} is not there; make it: " in message and "\n" not in message
-        for command in re.findall(r"python (?:-m )?(tools\.\w+|\w+\.py)", message):
-            stem = command.removesuffix(".py").replace(".", "/")
-            assert (PROJECT / f"{stem}.py").is_file(), command
+        check_commands(message)
         (finished / "away").rename(finished / name)
+    check_commands(remedy("vis/species_diffusion_16.png"))
+    check_commands(remedy("vis/random_images_diffusion_ddpm.png"))
     assert remedy("log/other.json").startswith("name another")

@@ -12,7 +12,7 @@ import torch
 
 from diffusion import Diffuser
 from tests.helpers.project import PROJECT, run_command
-from tests.helpers.thresholds import train
+from tests.helpers.thresholds import pytestmark, train  # noqa: F401  (the marker)
 from utils.checkpoint import load_checkpoint
 from utils.data_processor import create_flower_dataloaders
 
