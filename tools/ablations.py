@@ -26,6 +26,7 @@ from utils.cli import PROJECT, UserError, run
 from utils.cli.arguments import command_line, whole_number
 from utils.cli.tables import markdown_table
 
+# Keys of a table in the TOML file; `text` and `measure` are optional.
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
 
 
@@ -43,6 +44,7 @@ def parse(argv=None):
         help="runs at the same time, which share the cores (default: 1)",
     )
     args = parser.parse_args(argv)
+    # The runs have the project as their working directory.
     args.out = args.out.absolute()
     args.data = args.data and args.data.absolute()
     return args
@@ -64,6 +66,7 @@ def read_tables(path):
         missing = [key for key in REQUIRED if not table.get(key)]
         if missing:
             raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
+        # A third entry, flags of the measurement, needs a measurement.
         lengths = (2, 3) if table.get("measure") else (2,)
         names = [row[0] for row in table["rows"] if len(row) in lengths]
         if len(set(names)) < len(table["rows"]):
@@ -95,6 +98,7 @@ def run_all(tables, args):
         if args.row in (None, row[0])
         for seed in table["seeds"]
     ]
+    # Threads only wait: each run is a process, which is listed in `running`.
     results, running = {}, []
     with ThreadPoolExecutor(args.jobs) as pool:
         lasts = pool.map(lambda job: result_of(*job, args, running), jobs)
@@ -147,6 +151,7 @@ def measured(measure, out, data, jobs, running):
     output = out / "measures.json"
     execute([tool, str(out / path), *flags, *data], output, jobs, running)
     found = json.loads(output.read_text("utf-8"))
+    # A str is the reason why there is no value.
     return {k: v for k, v in found[str(out / path)].items() if isinstance(v, list)}
 
 
@@ -157,6 +162,7 @@ def execute(command, stdout, jobs, running):
     print(f"running {shlex.join(command)}", file=sys.stderr, flush=True)
     stdout.parent.mkdir(parents=True, exist_ok=True)
     threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // jobs))}
+    # A script is a file name, a tool is a module name.
     start = [] if command[0].endswith(".py") else ["-m"]
     with open(stdout, "w", encoding="utf-8") as file:
         # A process of its own has its own threads, and starts from the seed.
@@ -191,6 +197,7 @@ def spread(values, factor):
 def markdown(table, results):
     """Return the Markdown of one table."""
     columns, rows = table["columns"], []
+    # With --row, only that row has results.
     for name, *flags in table["rows"]:
         if lasts := results.get((table["title"], name), []):
             words = ", then ".join(f"`{text}`" for text in flags if text)

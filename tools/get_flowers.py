@@ -31,7 +31,10 @@ MAX_RATIO = 100  # unpacked : packed, of one member; photos hardly compress
 
 
 class BadArchive(UserError):
-    """The archive must not be used; a downloaded one is removed."""
+    """Raised if the archive must not be used; a downloaded one is removed."""
+
+
+# Which photos --------------------------------------------------------------------
 
 
 def is_photo(path):
@@ -49,14 +52,15 @@ def species_of(path):
 
 
 def choose(source, files, wanted):
-    """Map a place "species/name" to every wanted photo; `files`: {path: file}."""
+    """Return {"species/name": file} of the wanted photos; `files`: {path: file}."""
+    # Raises BadArchive if a wanted species has no photo.
     places, taken, numbers = {}, set(), itertools.count(2)
     for path, file in files.items():
         species = species_of(path)
         if species in wanted and is_photo(path):
             place = f"{species}/{PurePosixPath(path).name}"
             stem, suffix = os.path.splitext(place)
-            while place.lower() in taken:  # by another sub-folder
+            while place.lower() in taken:  # the same name in another sub-folder
                 place = f"{stem}-{next(numbers)}{suffix}"
             taken.add(place.lower())  # some file systems ignore case
             places[place] = file
@@ -66,12 +70,16 @@ def choose(source, files, wanted):
     return places
 
 
+# Unpacking -----------------------------------------------------------------------
+
+
 def checked(source, members):
-    """Refuse an unsafe archive, or return {path: entry} of its files."""
+    """Return {path: entry} of the files in an archive; refuse an unsafe archive."""
+    # members: (path, size, packed size, "file", "folder" or "", entry) of each.
     total, files = 0, {}
     for count, (path, size, packed, kind, entry) in enumerate(members, start=1):
         total += size
-        windows = PureWindowsPath(path)  # knows drives and both kinds of slash
+        windows = PureWindowsPath(path)  # splits at drives and at both slashes
         reasons = {
             "leads outside": windows.anchor or ".." in windows.parts or "\\" in path,
             "is a link or a device": not kind,
@@ -79,24 +87,27 @@ def checked(source, members):
             f"is one of more than {MAX_MEMBERS} members": count > MAX_MEMBERS,
             f"makes it more than {MAX_BYTES // 10**9} GB unpacked": total > MAX_BYTES,
         }
-        for why in (reason for reason, applies in reasons.items() if applies):
+        if why := next((text for text, applies in reasons.items() if applies), None):
             raise BadArchive(f"{source}: {path!a:.80} {why}; refused, fetch it again")
         if kind == "file":
-            files[path] = entry  # of equal paths the last one counts
+            files[path] = entry  # the last one of equal paths
     return files
 
 
 def tar_members(archive):
-    """Yield members header by header; tarfile would take a damaged one for the end."""
+    """Yield the members of a tar archive, as `checked` takes them."""
+    # tarfile takes a damaged header for the end of the archive, and then does not
+    # read the checksum of gzip that follows the real end.
     for info in archive:
         kind = "file" if info.isreg() else "folder" if info.isdir() else ""
         yield info.name, info.size, info.size, kind, info
     archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(2**20)[:512] != bytes(512):  # and gzip's checksum after it
+    if archive.fileobj.read(2**20)[:512] != bytes(512):  # an end is a block of zeros
         raise tarfile.ReadError("bad header, or no end mark")
 
 
 def zip_members(archive):
+    """Yield the members of a zip archive, as `checked` takes them."""
     for info in archive.infolist():
         is_link = stat.S_ISLNK(info.external_attr >> 16)
         kind = "" if is_link else "folder" if info.is_dir() else "file"
@@ -115,11 +126,12 @@ def unpack_zip(source, wanted, folder):
         places = choose(source, checked(source, zip_members(archive)), wanted)
         for place, info in tqdm(places.items(), disable=None):
             info.filename = place
-            archive.extract(info, folder)  # compares the checksum, too
+            archive.extract(info, folder)  # compares the checksum
 
 
 def copy_folder(source, wanted, folder):
-    """Copy photos below a folder; links are ignored, its own name may be a species."""
+    """Copy the wanted photos below a folder, whose own name may be a species."""
+    # Links are ignored, and not followed.
     root = source.resolve()
     name = root.name.lstrip(".")
     paths = [p for p in sorted(root.rglob("*")) if p.is_file() and not p.is_symlink()]
@@ -131,20 +143,26 @@ def copy_folder(source, wanted, folder):
 
 def unpack(source, wanted, folder):
     """Check all members of the source, then write the wanted photos below `folder`."""
+    # Raises BadArchive if the source is damaged or unsafe.
     if source.is_dir():
         return copy_folder(source, wanted, folder)
     try:
         is_tar = tarfile.is_tarfile(source)
         return (unpack_tar if is_tar else unpack_zip)(source, wanted, folder)
-    except Exception as error:  # damaged bytes raise a dozen types
+    except Exception as error:  # damaged bytes raise exceptions of a dozen types
+        # Errors of the system, and those that already have a message.
         if isinstance(error, (UserError, MemoryError)) or getattr(error, "errno", None):
-            raise  # not the archive's fault, or said already
+            raise
         why = f"is damaged, or no zip or tar archive ({error!s:.80})"
         raise BadArchive(f"{source}: {why}; fetch it again") from error
 
 
+# Installing ----------------------------------------------------------------------
+
+
 def check_target(target):
     """Refuse a folder with photos, or with any other file of the user."""
+    # README.md and names that start with a dot are allowed.
     remedy = "move or delete it, or choose another with --to"
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is not a folder; {remedy}")
@@ -158,9 +176,9 @@ def check_target(target):
 
 
 def swap(fresh, target):
-    """Put `fresh` in the place of `target`, or leave `target` where it was."""
+    """Replace the folder `target` by `fresh`; a failure leaves the old folder."""
     old = target.with_name(f"{target.name}.old-{os.getpid()}")
-    check_target(target)  # nobody has put photos there meanwhile
+    check_target(target)  # again: photos may have been put there since
     try:
         if target.exists():
             target.rename(old)
@@ -173,13 +191,14 @@ def swap(fresh, target):
 
 
 def install(source, wanted, target, sha256):
-    """Build the new folder beside the old one, then swap: complete, or as before."""
+    """Unpack into a new folder beside the old one, then replace the old one."""
+    # A failure leaves the target as it was.
     if sha256 or source.is_file():
         check_sha256(source, sha256)
     fresh = target.with_name(f"{target.name}.incomplete-{os.getpid()}")
     try:
         fresh.mkdir(parents=True)
-        if target.is_dir():  # has README.md and dotfiles at most
+        if target.is_dir():  # README.md and dotfiles are kept
             shutil.copytree(target, fresh, symlinks=True, dirs_exist_ok=True)
         unpack(source, wanted, fresh)
         swap(fresh, target)
@@ -191,37 +210,44 @@ def install(source, wanted, target, sha256):
 
 
 def check_sha256(path, expected):
-    """Print size and sha256; refuse any other sha256 than the expected one."""
+    """Print the size and sha256 of a file; refuse it if another one was expected."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     print(f"archive: {path.stat().st_size} bytes, sha256 {found}")
     if expected and found != expected.lower():
-        raise BadArchive(f"{path}: has not the sha256 {expected}; fetch it again")
+        raise BadArchive(f"{path}: its sha256 is not {expected}; fetch it again")
+
+
+# Downloading ---------------------------------------------------------------------
 
 
 class HttpsOnly(BaseHandler):
-    def default_open(self, request):  # comes first at every request and redirect
+    """Refuses requests and redirects that are not https."""
+
+    def default_open(self, request):  # called before each request is sent
         if request.type != "https":
             raise UserError(f"{request.full_url!a:.120}: is not https; {BY_HAND}")
 
 
 def ask(url, start, opener):
-    """Open url from the byte `start` on -> response, or None if that is its end."""
+    """Request url from byte `start` on; return the response, or None at its end."""
     headers = {"User-Agent": "get_flowers", "Range": f"bytes={start}-"}
     try:
         return opener.open(Request(url, headers=headers), timeout=30)  # seconds
     except HTTPError as error:
         error.close()
-        if error.code != 416 or start == 0:
+        if error.code != 416 or start == 0:  # 416: the range is not in the file
             raise
+        # Nothing is left, or the part is not of this file: start again.
         at_end = error.headers.get("Content-Range") == f"bytes */{start}"
         return None if at_end else ask(url, 0, opener)
 
 
 def save(response, part, have):
-    """Write the response to `part`, or append it to what is there."""
+    """Write the response to the file `part`, or append it to its `have` bytes."""
+    # A server that ignores the requested range sends the whole file.
     sent = response.headers.get("Content-Range", "")
-    start = have if sent.startswith(f"bytes {have}-") else 0  # 0: all of it again
+    start = have if sent.startswith(f"bytes {have}-") else 0
     if response.status == 206 and not sent.startswith(f"bytes {start}-"):
         raise UserError(f"{part}: server sent {sent!a:.40}; delete it and run again")
     total = None if response.length is None else start + response.length
@@ -229,6 +255,7 @@ def save(response, part, have):
     with bar, open(part, "ab" if start else "wb") as out:
         while chunk := response.read(2**18):
             bar.update(out.write(chunk))
+        # On disk before the archive is used.
         out.flush()
         os.fsync(out.fileno())
     if total not in (None, size := part.stat().st_size):
@@ -236,7 +263,7 @@ def save(response, part, have):
 
 
 def download(url, part, opener):
-    """Fetch url into the file `part`, from where an earlier run ended."""
+    """Download url to the file `part`, resuming an earlier run."""
     have = part.stat().st_size if part.exists() else 0
     try:
         if response := ask(url, have, opener):
@@ -248,7 +275,7 @@ def download(url, part, opener):
 
 
 def fetch(wanted, target, sha256):
-    """Download and install; the archive stays only where a later run can use it."""
+    """Download and install; the archive is kept only if a later run can use it."""
     part = target.with_name(f"{target.name}.zip.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     download(URL, part, build_opener(HttpsOnly))
@@ -260,7 +287,11 @@ def fetch(wanted, target, sha256):
     part.unlink()
 
 
+# The command ---------------------------------------------------------------------
+
+
 def parse(argv):
+    """Return the arguments of the command line."""
     parser = command_line(__doc__)
     add = parser.add_argument
     names = dict(nargs="+", choices=[*ALL_SPECIES, "all"], default=SPECIES)
@@ -277,6 +308,7 @@ def parse(argv):
 
 
 def main(argv=None):
+    """Install the photos of the wanted species and print how many there are."""
     args = parse(argv)
     wanted = [name for name in ALL_SPECIES if {name, "all"} & set(args.species)]
     target = args.to.resolve()

@@ -20,10 +20,11 @@ from utils.cli.tables import markdown_table
 
 TEMPLATE = PROJECT / "docs" / "diffusion_report.template.md"
 REPORT = "diffusion_report.md"
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")  # of Markdown, to a file of ours
 TRAINED_FILES = r"(?:log|models|vis)/(?:Best_|train_|loss_|random_images_)?"
 
 MADE_BY = {  # pattern of a file name, the first that fits -> the command for it
+    # Measurements. Several sets of images share one file.
     r"log/evaluate_(\w+_16)\.json": "python -m tools.evaluate models/Best_{0}.pkl "
     "trial/models/Best_VAE.pth --data flowers_16 --json > log/evaluate_{0}.json, after "
     "python train_script.py --model VAE --data flowers_16 --out trial",
@@ -34,18 +35,21 @@ MADE_BY = {  # pattern of a file name, the first that fits -> the command for it
     "seed_1/models/Best_{0}.pkl seed_2/models/Best_{0}.pkl models/Best_VAE.pth "
     "--frechet --json > log/seeds_{0}.json, after python diffusion.py --seed 1 --out "
     "seed_1, and the same for 2",
+    # Comparisons, with the flags that the committed files were made with.
     r"(?:log|vis)/compare_samplers_diffusion\.\w+": "python -m tools.compare_samplers "
     "--nfe 4 8 16 32",
     r"(?:log|vis)/reflow_diffusion\.\w+": "python -m tools.reflow --couplings 6000 "
     "--epochs 16 --frechet",
     r"vis/nearest_neighbours_(\w+)\.png": "python -m tools.nearest_neighbours --model "
     "{0}",
+    # What a training writes, then every other picture.
     TRAINED_FILES + r"(diffusion_16)\.\w+": "python diffusion.py --model {0} "
     "--data flowers_16 > log/train_{0}.out",
     TRAINED_FILES + r"(diffusion\w*)\.\w+": "python diffusion.py --model {0} "
     "> log/train_{0}.out",
     r"vis/([a-z]+)_(diffusion\w*)\.\w+": "python -m tools.visualize --model {1} "
     "--show {0}",
+    # Documents.
     r"docs/(\w+)\.md": "python -m tools.ablations docs/{0}.toml > docs/{0}.md",
     r"diffusion_report\.md": "python -m tools.report",
 }
@@ -117,6 +121,7 @@ class Files:
         """Return {column: its numbers, without empty cells} of a CSV log."""
         with open(self.require(name), newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        # Cells of validation metrics are empty in epochs without a validation.
         return {key: [float(r[key]) for r in rows if r[key]] for key in rows[0]}
 
     def metadata(self, name):
@@ -174,6 +179,7 @@ def model_figures(files, suffix):
 
 def ddpm_figures(files):
     """Return the table of the default model and the assignment's DDPM."""
+    # Both were measured with the same number of samples, by tools.evaluate's default.
     models = {}
     for name in ("diffusion", "diffusion_ddpm"):
         found = files.json(f"log/evaluate_{name}.json")
@@ -187,7 +193,7 @@ def sample_figures(files, model):
     losses = files.csv("log/diffusion.csv")
     own, photos = next(iter(found.values())), found["validation photos"]
     vae = found["our VAE"]["Frechet distance"]
-    # Training photos times epochs per second.
+    # Photos of the whole training: training photos times epochs.
     trained = (model["data"]["count"] - photos["images"]) * len(losses["seconds"])
     # Distances to the nearest training photo, relative to those of held-out photos.
     ratios = {
@@ -220,6 +226,7 @@ def throughput_figures(files):
     """Return the speed of a training step and the parts of its time."""
     step = files.json("log/throughput_diffusion.json")
     plain = step["plain_convolution_teraflops"]
+    # The longest part first.
     parts = sorted(step["proportions"].items(), key=lambda part: -part[1])
     rows = [[name, tables.percent(value) + " %"] for name, value in parts]
     return {
@@ -228,6 +235,7 @@ def throughput_figures(files):
         "step_ms": tables.rounded(1000 * step["seconds_per_step"]) + " ms",
         "step_speed": f"{step['photos_per_second']:.1f}",
         "operations": tables.rounded(step["operations_per_photo"] / 1e6) + " million",
+        # TFLOP/s; a multiplication and an addition are two operations.
         "teraflops": tables.rounded(step["teraflops"]),
         "conv_bf16": tables.rounded(plain["bf16"]),
         "conv_fp32": tables.rounded(plain["fp32"]),
@@ -242,10 +250,11 @@ def throughput_figures(files):
 
 def report(files):
     """Return the text of the report, whose pictures and links all exist."""
-    # Raises UserError if a file or a value in it is missing.
+    # Raises UserError if a file or a value in it is missing. An error of a lookup or of
+    # a conversion comes from the content of a file.
     try:
         values = figures(files)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"a file in {files.root / 'log'} is incomplete ({error}); repeat the "
             "command that makes it"
@@ -253,6 +262,7 @@ def report(files):
     section = DDPM_SECTION if files.has(DDPM_EVALUATION) else ""
     text = TEMPLATE.read_text("utf-8").replace(DDPM_PLACE, section)
     text = Template(text).substitute(values)
+    # Pictures are not read for the figures, so they are checked here.
     for name in LINK.findall(text):
         files.require(name)
     return text
@@ -260,6 +270,7 @@ def report(files):
 
 def first_difference(old, new):
     """Return in words the first line in which two lists differ, or None."""
+    # One of the lists may be the beginning of the other.
     for number, (there, expected) in enumerate(zip(old, new, strict=False), start=1):
         if there != expected:
             return f"line {number} is {there!r}, expected {expected!r}"
@@ -275,6 +286,7 @@ def main(argv=None):
     if not args.check:
         replace_file(args.out / REPORT, [text.encode()])
         return
+    # Compared by lines: line ends differ after a checkout on Windows.
     there = files.require(REPORT).read_text("utf-8").splitlines()
     if wrong := first_difference(there, text.splitlines()):
         raise UserError(f"{args.out / REPORT}: {wrong}; {remedy(REPORT)}")

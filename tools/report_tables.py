@@ -4,7 +4,7 @@ from utils.cli.tables import markdown_table
 
 NFE_LIMITS = (4, 8, 16, 40)  # the best sampler within each has a row
 UNUSED = {"patience", "eta", "sigma_max"}  # settings in which no model here differs
-NAMES = {"our VAE": "VAE of part 3", "our AE": "AE of part 2"}
+NAMES = {"our VAE": "VAE of part 3", "our AE": "AE of part 2"}  # in tools.evaluate
 
 # Numbers as text ---------------------------------------------------------------------
 
@@ -13,16 +13,21 @@ def rounded(value):
     """Return a number with three digits; whole and large numbers in full."""
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
+    # Three digits before the point leave it at the end.
     return f"{value:#.3g}".rstrip(".")
 
 
 def estimate(value):
     """Return [value, low, high] as text."""
+    # Raises ValueError if it is the reason why there is no value.
+    if isinstance(value, str):
+        raise ValueError(value)
     return "{} [{}, {}]".format(*map(rounded, value))
 
 
 def percent(value):
     """Return a proportion as percent; two decimals where it is below a hundredth."""
+    # One decimal of such a number would have one digit.
     return f"{100 * value:.{2 if abs(value) < 0.01 else 1}f}"
 
 
@@ -42,6 +47,7 @@ def setting(value):
 
 def minutes(losses):
     """Return the duration of a training, of its CSV log."""
+    # Without the start of the program and the pictures after the last epoch.
     return f"{sum(losses['seconds']) / 60:.1f} min"
 
 
@@ -54,6 +60,7 @@ def metrics(found, columns):
     sets = {k: facts for k, facts in found.items() if not k.startswith("recon")}
     this, rows = next(iter(sets)), []
     for name, facts in sets.items():
+        # A str is the reason why there is no value, such as no requested species.
         values = [(facts.get(metric, ""), form) for metric, form in columns.values()]
         cells = ["-" if isinstance(v, str) else form(v) for v, form in values]
         rows.append(["this model" if name == this else NAMES.get(name, name), *cells])
@@ -62,6 +69,7 @@ def metrics(found, columns):
 
 def distances(found):
     """Return the table of Frechet and kernel distances."""
+    # Distances are to all photos where not to validation photos.
     own = next(iter(found.values()))["Frechet distance"][0]
     columns = {
         "number": ("images", rounded),
@@ -81,6 +89,7 @@ def species(found):
 
 def copies(found):
     """Return the table of copies and distances to the nearest training photo."""
+    # The first is a proportion, the second a median distance.
     forms = {"copies": percent_estimate, "nearest": estimate}
     names = [f"{what} by {by}" for by in ("pixels", "features") for what in forms]
     return metrics(found, {name: (name, forms[name.split()[0]]) for name in names})
@@ -131,6 +140,7 @@ def trainings(models):
 
 def settings(*models):
     """Return a table of settings; models: metadata of weights."""
+    # What is no setting comes first, then every setting of the first model.
     facts = {
         "photos": lambda m: m["data"]["count"],
         "species": lambda m: len(m["data"]["classes"]),
@@ -154,6 +164,7 @@ def machine(facts):
 def samplers(found):
     """Return a table: the reference, and the best sampler within each of NFE_LIMITS."""
     points = [p for p in found["points"] if not isinstance(p["frechet"], str)]
+    # The ancestral sampler with all steps of the schedule has the most evaluations.
     reference = max(points, key=lambda p: p["nfe"])
     rows = [sampler_row("reference", reference, reference)]
     for most in NFE_LIMITS:
@@ -178,6 +189,7 @@ def sampler_row(name, point, reference):
 
 def reflow(found):
     """Return a table of few network evaluations, before and after reflow."""
+    # The last point of each is by the default sampler.
     rows = [
         [
             name,

@@ -20,14 +20,14 @@ def create_flower_dataloaders(
     root,
     IMG_WIDTH,
     IMG_HEIGHT,
-    num_worker=0,
+    num_worker=0,  # of the starter kit, ignored
     seed=0,
     split_seed=0,
     synthetic_if_empty=False,
     strict=False,
     hflip=False,
     translate=0,
-    species=None,
+    species=None,  # names, or all
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
@@ -42,6 +42,7 @@ def create_flower_dataloaders(
         UsageError: if `root` is no folder, or lacks one of the `species`.
         UserError: if it holds no photos (unless `synthetic_if_empty`), or damaged ones.
     """
+    # Decode the photos, or draw flowers, and split them.
     root, size = Path(root), (IMG_WIDTH, IMG_HEIGHT)
     classes, samples = find_samples(root, synthetic_if_empty)
     if samples:
@@ -52,7 +53,7 @@ def create_flower_dataloaders(
         sides = select_species(sides, species)
     # Only training photos are augmented.
     sides[0].hflip, sides[0].translate = hflip, translate
-    # Generators of their own leave the global random state unchanged.
+    # Each loader has its own generator: the global random state stays unchanged.
     return tuple(
         DataLoader(
             side,
@@ -66,13 +67,14 @@ def create_flower_dataloaders(
 
 
 def whole_batch(batch):
-    """Return the batch as `FlowerImages.__getitems__` made it."""
+    """Return the batch of `FlowerImages.__getitems__`, which needs no collation."""
     return batch
 
 
 def open_flowers(data, batch_size, size, **options):
     """Return a command's loaders: of `data`, by default ./flowers or drawn flowers."""
     # size: (width, height) in pixels; options: of `create_flower_dataloaders`.
+    # Photos that the user named are never replaced by drawn flowers.
     return create_flower_dataloaders(
         batch_size,
         data or PROJECT / "flowers",
@@ -83,11 +85,14 @@ def open_flowers(data, batch_size, size, **options):
 
 
 def show_images(images, nmax=64, save_path=None):
-    """Show up to `nmax` images (B, 3, H, W) in a window; or save them."""
+    """Show up to `nmax` images (B, 3, H, W) in [0, 1]; or save them, 8 in a row."""
+    # With a path: no window, which would need a display and block the program.
     if save_path:
         figures.save_grid(images[:nmax], save_path, columns=8)
         return
-    from matplotlib import pyplot  # opens a window: no command calls this
+
+    # A window, as in the starter kit. No command calls this.
+    from matplotlib import pyplot
 
     pyplot.imshow(figures.grid(images[:nmax], columns=8), interpolation="nearest")
     pyplot.axis("off")

@@ -119,9 +119,8 @@ def save_reconstructions(originals, reconstructions, path, title=""):
 
 def save_strip(frames, steps, path, title, rows=4):
     """Save a denoising strip, one column per frame, above all finished images."""
-    # frames: list of images (B, 3, H, W) in [0, 1]; steps: the number of each. The
-    # strip follows the first `rows` images from noise to the end; the last frame is the
-    # end.
+    # frames: list of images (B, 3, H, W) in [0, 1], from noise to the finished images;
+    # steps: the number of each. The strip shows the first `rows` images.
     first = torch.stack([frame[:rows].cpu() for frame in frames], dim=1)
     strip = grid(first.flatten(0, 1), len(frames), scale_for(first))
     finished = grid(frames[-1], len(frames), scale_for(first))

@@ -1,4 +1,4 @@
-"""The folder of photos: what counts as a class, what as a photo, in which order."""
+"""Which folders are classes and which files are photos, and their order."""
 
 import logging
 import os
@@ -8,26 +8,26 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.photos import load
 from utils.cli import UsageError, UserError
 from utils.data.photos import find_photos
-from utils.data_processor import create_flower_dataloaders
 
 
 def names(root):
-    """Return class names and the photos by their place below root, with labels."""
+    """Return the class names, and [(path below root, label)] of the photos."""
     classes, samples = find_photos(root)
     return classes, [(path.relative_to(root).as_posix(), n) for path, n in samples]
 
 
 def pixels(root):
-    """Return the decoded images of both sides, and their labels."""
-    sides = create_flower_dataloaders(8, root, 16, 16)
+    """Return the images and labels of both sides, training first."""
+    sides = load(root, 8, 16, 16)
     images = torch.cat([side.dataset.images for side in sides])
     return images, torch.cat([side.dataset.labels for side in sides])
 
 
 def photo(path):
-    """Save a small JPEG, whatever the name's extension is; makes the folder."""
+    """Save a small JPEG under any name; make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), "red").save(path, "JPEG")
 
@@ -36,8 +36,8 @@ def warnings_in(caplog):
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
 
-def test_one_folder_is_one_class(photo_folder):
-    """M3, P17: classes and photos in the order of their names."""
+def test_each_folder_is_a_class(photo_folder):
+    """M3, P17: classes and photos are sorted by name."""
     classes, samples = names(photo_folder)
     assert classes == ["astilbe", "bellflower", "calendula"]
     assert samples == [(f"{classes[n // 10]}/{n:03}.png", n // 10) for n in range(30)]
@@ -62,15 +62,15 @@ JUNK = [
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_junk_is_ignored_without_a_word(photo_folder, caplog, junk):
-    """P14, I06-I08: even where it is a real photo."""
+def test_system_files_are_ignored_without_a_warning(photo_folder, caplog, junk):
+    """P14, I06-I08: even if they are photos."""
     before = names(photo_folder)
     photo(photo_folder / junk)
     assert names(photo_folder) == before and warnings_in(caplog) == []
 
 
-def test_empty_class_folder_gets_one_warning(photo_folder, caplog):
-    """I04: it is no class."""
+def test_an_empty_folder_is_no_class_and_gives_one_warning(photo_folder, caplog):
+    """I04"""
     before = names(photo_folder)
     (photo_folder / "bluebell").mkdir()
     assert names(photo_folder) == before
@@ -80,40 +80,33 @@ def test_empty_class_folder_gets_one_warning(photo_folder, caplog):
 
 @pytest.mark.parametrize("name", ["x.JPG", "x.JPEG", "x.Png", "x.webp", "x.bmp"])
 def test_extensions_in_any_case(photo_folder, name):
-    """I13, I26: the name only says that it is a photo."""
+    """I13, I26: the content may have another format."""
     photo(photo_folder / "astilbe" / name)
     assert (f"astilbe/{name}", 0) in names(photo_folder)[1]
     assert len(pixels(photo_folder)[0]) == 31
 
 
-def test_folder_named_like_a_photo(photo_folder):
-    """I24"""
+def test_links_and_folders_named_like_photos_are_ignored(photo_folder):
+    """I22, I24: no endless loop; each file once."""
     before = names(photo_folder)
     (photo_folder / "astilbe" / "x.jpg").mkdir()
-    assert names(photo_folder) == before
-
-
-def test_loop_of_links_ends(photo_folder):
-    """I22: each real file once."""
-    before = names(photo_folder)
     os.symlink(photo_folder / "astilbe", photo_folder / "astilbe" / "loop")
     os.symlink(photo_folder, photo_folder / "bellflower" / "up")
     assert names(photo_folder) == before
 
 
-def test_names_of_any_script_change_no_bit(photo_folder, tmp_path):
-    """I25: spaces, accents, Chinese, emoji and quotes, in files, classes and path."""
-    strange = tmp_path / 'Fotos d\'été "花" 🌸'
+def test_names_in_any_script_change_no_pixel(photo_folder, tmp_path):
+    """I25: spaces, accents, Chinese, emoji and quotes in files, classes and path."""
+    root = tmp_path / 'Fotos d\'été "花" 🌸'
     for path, _ in find_photos(photo_folder)[1]:
-        target = strange / f"{path.parent.name} ü花" / f"{path.stem} 'é\" 🌷.png"
+        target = root / f"{path.parent.name} ü花" / f"{path.stem} 'é\" 🌷.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    for ours, plain in zip(pixels(strange), pixels(photo_folder), strict=True):
-        assert torch.equal(ours, plain)
+    assert all(map(torch.equal, pixels(root), pixels(photo_folder)))
 
 
-def test_names_that_are_no_text_change_no_bit(photo_folder):
-    """I25: as an archive from a system with another encoding leaves them."""
+def test_names_that_are_not_utf8_change_no_pixel(photo_folder):
+    """I25: an archive from a system with another encoding has such names."""
     before = pixels(photo_folder)
     for path, _ in find_photos(photo_folder)[1]:
         os.rename(path, os.fsencode(path.with_suffix("")) + b"\xe9\xff.png")
@@ -121,8 +114,8 @@ def test_names_that_are_no_text_change_no_bit(photo_folder):
 
 
 @pytest.mark.parametrize("order", range(5))
-def test_order_of_creation_changes_no_bit(photo_folder, tmp_path, order):
-    """P17: other order, other times: same list, same split, same bits."""
+def test_order_and_times_of_creation_change_no_pixel(photo_folder, tmp_path, order):
+    """P17: same list, same split, same pixels."""
     samples = [path for path, _ in find_photos(photo_folder)[1]]
     shuffled = torch.randperm(30, generator=torch.Generator().manual_seed(order))
     for age, number in enumerate(shuffled.tolist()):
@@ -135,16 +128,12 @@ def test_order_of_creation_changes_no_bit(photo_folder, tmp_path, order):
     assert all(map(torch.equal, pixels(tmp_path / "copy"), pixels(photo_folder)))
 
 
-# Nothing to train on ----------------------------------------------------------
-
-
-def load(root, **options):
-    return create_flower_dataloaders(8, root, 8, 8, **options)
+# Folders without photos --------------------------------------------------------
 
 
 @pytest.fixture(params=["missing", "empty", "only junk", "empty classes"])
-def barren(request, tmp_path):
-    """A folder without a photo -> (path, what it is)."""
+def without_photos(request, tmp_path):
+    """Return (a folder without a photo, what it is)."""
     root = tmp_path / "flowers"
     if request.param != "missing":
         root.mkdir()
@@ -157,9 +146,9 @@ def barren(request, tmp_path):
     return root, request.param
 
 
-def test_flowers_are_drawn_where_asked_for(barren, caplog):
-    """I01, I02: one warning, which says how to get the photos."""
-    root, _ = barren
+def test_drawn_flowers_replace_missing_photos(without_photos, caplog):
+    """I01, I02: one warning says how to get the photos."""
+    root, _ = without_photos
     training, validation = load(root, synthetic_if_empty=True)
     assert training.dataset.metadata["source"] == "drawn flowers"
     assert len(training.dataset) == 4 * len(validation.dataset) == 1920
@@ -167,9 +156,9 @@ def test_flowers_are_drawn_where_asked_for(barren, caplog):
     assert str(root) in warning and "python -m tools.get_flowers" in warning
 
 
-def test_flowers_are_never_drawn_unasked(barren):
-    """I01-I03: a folder that was named is used or refused."""
-    root, what = barren
+def test_no_flowers_are_drawn_by_default(without_photos):
+    """I01-I03: a folder without photos is refused."""
+    root, what = without_photos
     with pytest.raises(UserError) as caught:
         load(root)
     words = {"missing": "is not a folder", "empty classes": "no photos"}
@@ -178,24 +167,16 @@ def test_flowers_are_never_drawn_unasked(barren):
     assert isinstance(caught.value, UsageError) == (what == "missing")
 
 
-def test_flowers_are_never_drawn_in_place_of_bad_photos(tmp_path):
-    for number in range(3):
-        photo(tmp_path / "rose" / f"{number}.jpg")
-        (tmp_path / "rose" / f"{number}.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="100 % unreadable"):
-        load(tmp_path, synthetic_if_empty=True)
-
-
 @pytest.mark.parametrize("draw", [False, True])
-def test_photos_without_a_class_folder(tmp_path, draw):
-    """I05: the message explains the layout."""
+def test_drawn_flowers_never_replace_photos_that_cannot_be_used(tmp_path, draw):
+    """I01, I05: outside class folders, or damaged, or `root` itself is a file."""
     photo(tmp_path / "x.jpg")
     with pytest.raises(UserError, match="no class folder; put each class into"):
         load(tmp_path, synthetic_if_empty=draw)
-
-
-def test_root_is_a_file(tmp_path):
-    """I01"""
-    photo(tmp_path / "x.jpg")
     with pytest.raises(UsageError, match="is not a folder"):
-        load(tmp_path / "x.jpg", synthetic_if_empty=True)
+        load(tmp_path / "x.jpg", synthetic_if_empty=draw)
+    (tmp_path / "rose").mkdir()
+    for number in range(3):
+        (tmp_path / "rose" / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="100 % unreadable"):
+        load(tmp_path, synthetic_if_empty=draw)

@@ -1,4 +1,4 @@
-"""Bad photos: each is left out, named with its reason, and harms nothing else."""
+"""Unreadable photos are left out and named, with a reason."""
 
 import os
 import socket
@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageFile
 
 from tests.helpers.memory import memory_limited
+from tests.helpers.photos import load
 from tests.helpers.pictures import JPEG, PICTURE, RGB, encoded
 from utils.cli import UserError
 from utils.data import photos
 from utils.data.photos import decode, decode_all, reason
-from utils.data_processor import create_flower_dataloaders
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -22,13 +22,13 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, RGB.shape, np.
 
 
 def chunk(name, content):
-    """Return a chunk of a PNG file, with its checksum."""
+    """Return a chunk of a PNG file with its checksum."""
     body = name + content
     return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def png(width, height, *extra):
-    """Return a PNG file of about 100 bytes that declares any size."""
+    """Return a PNG file of about 100 bytes that declares this size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(bytes(99)))]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
@@ -38,8 +38,8 @@ def halved(content):
     return content[: len(content) // 2]
 
 
-def overwritten(content, start, patch=b"\xff" * 8):
-    return content[:start] + patch + content[start + len(patch) :]
+def overwritten(content, start):
+    return content[:start] + b"\xff" * 8 + content[start + 8 :]
 
 
 PNG = encoded(PICTURE, "PNG")
@@ -69,7 +69,7 @@ BAD = {
     "EPS": encoded(PICTURE, "EPS"),  # Pillow would start Ghostscript
     "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
     "random": np.random.default_rng(0).bytes(5000),
-    "pipe": os.mkfifo,  # opening it would wait for ever
+    "pipe": os.mkfifo,  # opening it would never return
     "socket": lambda path: socket.socket(socket.AF_UNIX).bind(path.name),
     "endless device": lambda path: path.symlink_to("/dev/zero"),
     "dangling link": lambda path: path.symlink_to("nowhere.jpg"),
@@ -77,7 +77,7 @@ BAD = {
 
 
 def put(path, content):
-    """Make the file: from bytes, or by a function that makes it."""
+    """Make a file of these bytes, or by this function."""
     if callable(content):
         content(path)
     else:
@@ -85,29 +85,31 @@ def put(path, content):
 
 
 def left_out(caplog):
-    """Return what the log says of photos left out."""
+    """Return the log messages about photos that are left out."""
     messages = [record.getMessage() for record in caplog.records]
     return [message for message in messages if message.startswith("left out")]
 
 
 @pytest.fixture
 def near(photo_folder, monkeypatch):
-    """Return a class folder of thirty good photos, and stand in it."""
-    monkeypatch.chdir(photo_folder / "bellflower")
+    """Return a class folder among thirty good photos; it is the working folder."""
+    monkeypatch.chdir(photo_folder / "bellflower")  # paths of sockets must be short
     return photo_folder / "bellflower"
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the unbound end of the socket
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD)
 def test_one_bad_photo_is_left_out_and_named(photo_folder, near, caplog, content):
-    """P13, I09-I14, I18, I19, I23: before the first batch; the others are all used."""
+    """P13, I09-I14, I18, I19, I23, I28: all others are used; `strict` refuses it."""
     put(near / "007b.jpg", content)
-    loaders = create_flower_dataloaders(8, photo_folder, 24, 24)
+    loaders = load(photo_folder, 8, 24, 24)
     named, counted = left_out(caplog)
     assert named.startswith(f"left out {near / '007b.jpg'}: ") and len(named) > 10
     assert counted == "left out 1 of 31 photos that cannot be read"
     assert sum(len(loader.dataset) for loader in loaders) == 30
     assert sum(len(images) for loader in loaders for images, _ in loader) == 30
+    with pytest.raises(UserError, match="007b.jpg cannot be read"):
+        load(photo_folder, 8, 24, 24, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +129,8 @@ def test_reason_is_in_words(near, caplog, kind, why):
     assert why in left_out(caplog)[0]
 
 
-def test_harness_catches_a_reader_of_truncated_photos(near, caplog, monkeypatch):
-    """P11, P13: never trained with grey bars."""
+def test_truncated_photos_would_be_read_with_pillows_option(near, caplog, monkeypatch):
+    """P11, P13: the tests above detect it."""
     put(near / "bad.jpg", BAD["JPEG, half"])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     decode_all([near / "010.png"] * 10 + [near / "bad.jpg"], 24, 24)
@@ -136,14 +138,14 @@ def test_harness_catches_a_reader_of_truncated_photos(near, caplog, monkeypatch)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_all_bad_kinds_together_are_refused(photo_folder, near, caplog):
-    """P13, I27: ten are named, all are counted, and the error names the first."""
+def test_all_bad_photos_together_are_refused(photo_folder, near, caplog):
+    """P13, I27: ten are named, all are counted; the error names the first."""
     for number, content in enumerate(BAD.values()):
         put(near / f"bad{number:02}.jpg", content)
     with pytest.raises(UserError) as caught:
-        create_flower_dataloaders(8, photo_folder, 24, 24)
-    share = f"{100 * len(BAD) / (30 + len(BAD)):.0f} % unreadable"
-    assert f"looks damaged: {share}" in str(caught.value)
+        load(photo_folder, 8, 24, 24)
+    percent = f"{100 * len(BAD) / (30 + len(BAD)):.0f} % unreadable"
+    assert f"looks damaged: {percent}" in str(caught.value)
     assert str(near / "bad00.jpg") in str(caught.value)
     *named, counted = left_out(caplog)
     assert len(named) == 10 and f"{len(BAD)} of {30 + len(BAD)}" in counted
@@ -151,26 +153,21 @@ def test_all_bad_kinds_together_are_refused(photo_folder, near, caplog):
 
 @pytest.mark.parametrize("bad, refused", [(3, False), (4, True), (6, True)])
 def test_a_tenth_may_be_unreadable(photo_folder, near, bad, refused):
-    """I27: 3 of 30 is a tenth, 4 is more; 6 is 20 %."""
+    """I27: 3 of 30 are a tenth; 4 are more, and 6 are 20 %."""
     for path in sorted(near.iterdir())[:bad]:
         path.write_bytes(b"")
     if refused:
         with pytest.raises(UserError, match=f"{100 * bad / 30:.0f} % unreadable"):
-            create_flower_dataloaders(8, photo_folder, 24, 24)
+            load(photo_folder, 8, 24, 24)
     else:
-        sides = create_flower_dataloaders(8, photo_folder, 24, 24)
+        sides = load(photo_folder, 8, 24, 24)
         assert sum(len(side.dataset) for side in sides) == 30 - bad
 
 
-def test_strict_data_refuses_one_bad_photo(photo_folder, near):
-    """I28"""
-    put(near / "007b.jpg", BAD["html"])
-    with pytest.raises(UserError, match="007b.jpg cannot be read"):
-        create_flower_dataloaders(8, photo_folder, 24, 24, strict=True)
-
-
-def test_photo_that_may_not_be_read(photo_folder, near, caplog, monkeypatch):
-    """I29: EACCES is injected, since root may read everything."""
+def test_a_photo_without_permission_is_left_out(
+    photo_folder, near, caplog, monkeypatch
+):
+    """I29: EACCES is injected, because root may read every file."""
 
     def opened(path, mode):
         if path.name == "013.png" and path.parent == near:
@@ -178,15 +175,8 @@ def test_photo_that_may_not_be_read(photo_folder, near, caplog, monkeypatch):
         return open(path, mode)
 
     monkeypatch.setattr(photos, "open", opened, raising=False)
-    create_flower_dataloaders(8, photo_folder, 24, 24)
+    load(photo_folder, 8, 24, 24)
     assert left_out(caplog)[0] == f"left out {near / '013.png'}: Permission denied"
-
-
-def why_refused(path):
-    try:
-        decode(path, 24, 24)
-    except Exception as error:
-        return reason(error)
 
 
 @pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
@@ -196,16 +186,20 @@ def why_refused(path):
         (20_000, photos.MAX_PIXELS, True),
         (12_000, photos.MAX_PIXELS, True),
         (8_000, photos.MAX_PIXELS, True),
-        (8_000, 10**12, False),  # the mutant: Pillow alone would take 190 MB
+        (8_000, 10**12, False),  # without our limit Pillow would take 190 MB
     ],
 )
-def test_bomb_takes_no_memory(tmp_path, monkeypatch, size, ceiling, held):
-    """P10, P11, I18, I19: refused within 50 MB."""
+def test_a_decompression_bomb_takes_no_memory(
+    tmp_path, monkeypatch, size, ceiling, held
+):
+    """P10, P11, I18, I19: refused with at most 50 MB more."""
     monkeypatch.setattr(photos, "MAX_PIXELS", ceiling)
     (tmp_path / "x.png").write_bytes(png(size, size))
 
     def work():
-        assert why_refused(tmp_path / "x.png").startswith("too large")
+        with pytest.raises(Exception) as caught:
+            decode(tmp_path / "x.png", 24, 24)
+        assert reason(caught.value).startswith("too large")
 
     assert (tmp_path / "x.png").stat().st_size < 200
     assert (memory_limited(work, 50) == 0) == held

@@ -1,4 +1,4 @@
-"""The measures on the real photos and the committed features."""
+"""Measures of the real photos, by pixels and by the committed features."""
 
 import pytest
 import torch
@@ -11,21 +11,22 @@ from utils.evaluation.metrics import extract, kernel_distance, nearest_training_
 
 @pytest.fixture(scope="module")
 def sides(real_photos):
-    """Training and validation photos, each (N, 3, 24, 24) in [0, 1]."""
+    """Return training and validation photos, each (N, 3, 24, 24) in [0, 1]."""
     loaders = create_flower_dataloaders(16, real_photos, 24, 24)
     return [loader.dataset.all_images() for loader in loaders]
 
 
 @pytest.fixture(scope="module")
 def extractor():
+    """Return the committed feature network."""
     return load_features(PROJECT / "models" / "features.pt")
 
 
 @pytest.mark.parametrize("space, least", [("pixels", 0.95), ("features", 0.5)])
-def test_noised_training_photos_are_copies_and_held_out_ones_are_not(
+def test_noisy_training_photos_are_copies_and_validation_photos_are_not(
     sides, extractor, space, least
 ):
-    """Noise of standard deviation 0.02, which features feel more than pixels do."""
+    """Noise of standard deviation 0.02 changes features more than pixels."""
     training, validation = sides
     by = extractor if space == "features" else None
     chosen = torch.arange(0, len(training), 4)
@@ -39,7 +40,8 @@ def test_noised_training_photos_are_copies_and_held_out_ones_are_not(
     assert others.copies().double().mean() < 0.02
 
 
-def test_two_halves_of_the_photos_are_at_no_distance(sides, extractor):
+def test_kernel_distance_of_two_halves_of_the_photos_is_zero(sides, extractor):
+    """Within its interval."""
     features = extract(extractor, torch.cat(sides))
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
     halves = features[order[::2]], features[order[1::2]]

@@ -1,4 +1,4 @@
-"""What the tests of tools.get_flowers share: archives, folders and a web server."""
+"""Archives, folders and a web server for the tests of tools.get_flowers."""
 
 import contextlib
 import io
@@ -26,19 +26,19 @@ needs_dev_full = pytest.mark.skipif(
 
 @pytest.fixture
 def new_target(tmp_path):
-    """The folder to be made; its parent is all that a test may change."""
+    """Return the folder to install; only its parent may change."""
     (tmp_path / "project").mkdir()
     return tmp_path / "project" / "flowers"
 
 
 @pytest.fixture
 def new_zip(tmp_path):
-    """An archive with two photos of each of the three species."""
+    """Return an archive with two photos of each of the three species."""
     return make_zip(tmp_path / "photos.zip", PHOTOS)
 
 
 def make_zip(path, members, compression=zipfile.ZIP_DEFLATED):
-    """Write {name: bytes}; a name may be a ZipInfo."""
+    """Write {name: bytes} into a zip archive; a name may be a ZipInfo."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
@@ -46,6 +46,7 @@ def make_zip(path, members, compression=zipfile.ZIP_DEFLATED):
 
 
 def make_tar(path, members, mode="w"):
+    """Write {name: bytes} into a tar archive."""
     with tarfile.open(path, mode) as archive:
         for name, data in members.items():
             add_to_tar(archive, name, data)
@@ -53,6 +54,7 @@ def make_tar(path, members, mode="w"):
 
 
 def add_to_tar(archive, name, data=b"", **fields):
+    """Add a member; `fields` are those of its TarInfo."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     for field, value in fields.items():
@@ -61,6 +63,7 @@ def add_to_tar(archive, name, data=b"", **fields):
 
 
 def make_folder(root, members):
+    """Write {name: bytes} below the folder."""
     for name, data in members.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
@@ -68,13 +71,13 @@ def make_folder(root, members):
 
 
 def everything_in(folder):
-    """All paths below the folder, with the bytes of the files."""
+    """Return {path below the folder: bytes, or None for a folder}."""
     paths = sorted(folder.rglob("*"))
     return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
 def get(source, target, *args):
-    """Import -> {path below the target: bytes}; nothing else is left beside it."""
+    """Install -> {path below the target: bytes}; nothing else is left beside it."""
     get_flowers.main(["--from", str(source), "--to", str(target), *args])
     assert os.listdir(target.parent) == [target.name], os.listdir(target.parent)
     files = {path for path in target.rglob("*") if path.is_file()}
@@ -82,7 +85,7 @@ def get(source, target, *args):
 
 
 def refused(source, target, *words, args=()):
-    """main() ends with an error that has the words, and nothing has changed."""
+    """Assert that main() raises a UserError with these words and changes nothing."""
     before = everything_in(target.parent)
     with pytest.raises(UserError) as caught:
         get_flowers.main(["--from", str(source), "--to", str(target), *args])
@@ -93,7 +96,7 @@ def refused(source, target, *words, args=()):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.data`; the first `server.cuts` answers stop half way."""
+    """Sends `server.data`; cuts off the first `server.cuts` responses half-way."""
 
     def do_GET(self):
         server, data = self.server, self.server.data
@@ -128,11 +131,11 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(data, mode="", cuts=0, location="", certificate=None):
-    """A server of `data` at its .url, with TLS if there is a certificate."""
+    """Serve `data` at the server's .url, with TLS if there is a certificate."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.data, server.mode, server.cuts = data, mode, cuts
     server.location, server.ranges = location, []
-    server.handle_error = lambda *_args: None  # of clients that hang up
+    server.handle_error = lambda *_args: None  # clients that close the connection
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

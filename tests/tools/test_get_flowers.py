@@ -1,4 +1,4 @@
-"""tools.get_flowers: what it imports, and as a command (PROMISES 2.6)."""
+"""tools.get_flowers installs photos, and runs as a command (PROMISES 2.6)."""
 
 import errno
 import os
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ target, good_zip = new_target, new_zip  # fixtures
 every_source = pytest.mark.parametrize("make", [make_zip, make_tar, make_folder])
 
 
-# What is imported --------------------------------------------------------------
+# Which photos are installed ----------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["zip", "w", "w:gz", "w:xz", "folder"])
@@ -53,7 +52,8 @@ def test_every_form_of_source_gives_the_same_folder(tmp_path, target, form, caps
     ]
 
 
-def test_nearest_species_folder_counts_at_any_depth(tmp_path, target):
+def test_the_nearest_folder_of_a_species_counts(tmp_path, target):
+    """At any depth, in other spellings."""
     members = {
         "./flowers/flowers/Astilbe/a.jpg": b"1",
         "x/astilbe/small/raw/b.PNG": b"2",
@@ -73,17 +73,17 @@ def test_nearest_species_folder_counts_at_any_depth(tmp_path, target):
 
 
 @every_source
-def test_junk_is_left_out(tmp_path, target, make):
-    junk = (
+def test_system_files_are_left_out(tmp_path, target, make):
+    names = (
         *("astilbe/._1.jpg", "__MACOSX/astilbe/1.jpg", "astilbe/.cache/1.jpg"),
         *("astilbe/notes.txt", "astilbe/1.jpg.part", "astilbe/Thumbs.db", ".git/1.jpg"),
     )
-    source = make(tmp_path / "source", dict.fromkeys(junk, b"junk") | PHOTOS)
+    source = make(tmp_path / "source", dict.fromkeys(names, b"x") | PHOTOS)
     assert set(get(source, target).values()) == {PHOTO}
 
 
 @every_source
-def test_equal_names_of_two_subfolders_are_both_kept(tmp_path, target, make):
+def test_photos_of_equal_names_are_all_kept(tmp_path, target, make):
     names = "a/rose/1.jpg", "b/rose/1.jpg", "c/rose/1.JPG", "d/rose/1-2.jpg"
     photos = {name: name.encode() for name in names}
     found = get(make(tmp_path / "source", photos), target, "--species", "rose")
@@ -91,7 +91,7 @@ def test_equal_names_of_two_subfolders_are_both_kept(tmp_path, target, make):
     assert len({name.lower() for name in found}) == 4
 
 
-def test_a_member_stored_twice_counts_once_and_the_later_one(tmp_path, target):
+def test_the_last_of_two_equal_paths_is_kept(tmp_path, target):
     with tarfile.open(tmp_path / "photos.tar", "w") as archive:
         for data in (b"old", b"new"):
             add_to_tar(archive, "rose/1.jpg", data)
@@ -99,7 +99,7 @@ def test_a_member_stored_twice_counts_once_and_the_later_one(tmp_path, target):
     assert found == {"rose/1.jpg": b"new"}
 
 
-def test_links_in_a_folder_are_passed_over(tmp_path, target):
+def test_links_in_a_folder_are_ignored(tmp_path, target):
     source = make_folder(tmp_path / "source", PHOTOS)
     secret = make_folder(tmp_path / "secret", {"astilbe/x.jpg": b"secret"})
     (source / "flowers/astilbe/link.jpg").symlink_to(secret / "astilbe/x.jpg")
@@ -108,12 +108,12 @@ def test_links_in_a_folder_are_passed_over(tmp_path, target):
     assert set(get(source, target).values()) == {PHOTO}
 
 
-def test_a_species_folder_itself_can_be_the_source(tmp_path, target):
+def test_the_source_can_be_the_folder_of_a_species(tmp_path, target):
     source = make_folder(tmp_path / "tulip", {"1.jpg": PHOTO})
     assert get(source, target, "--species", "tulip") == {"tulip/1.jpg": PHOTO}
 
 
-def test_all_species_or_the_three_of_the_assignment(tmp_path, target):
+def test_three_species_by_default_or_all(tmp_path, target):
     photos = {f"{name}/1.jpg": PHOTO for name in get_flowers.ALL_SPECIES}
     source = make_zip(tmp_path / "photos.zip", photos)
     assert sorted(get(source, target)) == [f"{name}/1.jpg" for name in THREE]
@@ -122,7 +122,7 @@ def test_all_species_or_the_three_of_the_assignment(tmp_path, target):
     assert set(get(source, target, "--species", "all")) == set(photos)
 
 
-def test_the_right_sha256_is_accepted_and_reported(good_zip, target, capsys):
+def test_the_sha256_is_printed_and_accepted(good_zip, target, capsys):
     get(good_zip, target)
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith(f"archive: {good_zip.stat().st_size} bytes, sha256 ")
@@ -130,17 +130,16 @@ def test_the_right_sha256_is_accepted_and_reported(good_zip, target, capsys):
     get(good_zip, target, "--sha256", first.split()[-1].upper())
 
 
-@pytest.mark.skipif("FLOWERS_PHOTOS" not in os.environ, reason="needs FLOWERS_PHOTOS")
-def test_the_photos_of_the_assignment(target):
-    source = Path(os.environ["FLOWERS_PHOTOS"]) / "flowers-3.zip"
-    found = Counter(name.split("/")[0] for name in get(source, target))
-    assert found == dict(astilbe=660, bellflower=792, calendula=869)
+def test_real_photos(real_photos):
+    """M3, C4: every photo of the archive; other copies have other counts."""
+    counts = {folder.name: len(os.listdir(folder)) for folder in real_photos.iterdir()}
+    assert counts == {"astilbe": 660, "bellflower": 792, "calendula": 869}
 
 
-# The folder: complete, or as before --------------------------------------------
+# The folder is complete, or as before ------------------------------------------
 
 
-def test_readme_and_dotfiles_of_the_old_folder_stay(good_zip, target):
+def test_readme_and_dotfiles_of_the_old_folder_are_kept(good_zip, target):
     kept = {"README.md": b"photos go here", ".gitkeep": b"", "astilbe/.gitkeep": b""}
     make_folder(target, kept)
     found = get(good_zip, target)
@@ -155,12 +154,12 @@ def test_readme_and_dotfiles_of_the_old_folder_stay(good_zip, target):
         ({"rose/README.md": b"mine"}, "a file 'rose/README.md'"),
     ],
 )
-def test_a_folder_with_files_is_refused_never_merged(good_zip, target, members, words):
+def test_a_folder_with_files_is_refused(good_zip, target, members, words):
     make_folder(target, members)
     refused(good_zip, target, str(target), words, "move or delete it", "--to")
 
 
-def test_a_file_or_a_linked_photo_as_target_is_refused(tmp_path, good_zip, target):
+def test_a_file_or_a_link_in_place_of_photos_is_refused(tmp_path, good_zip, target):
     target.mkdir()
     (target / "x.jpg").symlink_to(tmp_path)
     refused(good_zip, target, "already has 1 photos")
@@ -174,8 +173,8 @@ ENDS = [KeyboardInterrupt, SystemExit(143), OSError(errno.ENOSPC, "No space left
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("where", ["extract", "rename"])
-def test_a_failure_leaves_all_as_before(good_zip, target, end, where, monkeypatch):
-    """Ended at the third photo, and between the two renames of the swap."""
+def test_a_failure_changes_nothing(good_zip, target, end, where, monkeypatch):
+    """At the third photo, or between the two renames."""
     make_folder(target, {"README.md": b"photos go here", ".gitkeep": b""})
     before = everything_in(target.parent)
     owner = zipfile.ZipFile if where == "extract" else Path
@@ -194,7 +193,7 @@ def test_a_failure_leaves_all_as_before(good_zip, target, end, where, monkeypatc
     assert everything_in(target.parent) == before
 
 
-def test_photos_that_appear_meanwhile_are_not_lost(good_zip, target, monkeypatch):
+def test_photos_that_appear_while_it_unpacks_are_kept(good_zip, target, monkeypatch):
     original = get_flowers.unpack
 
     def slow(*args):
@@ -208,7 +207,7 @@ def test_photos_that_appear_meanwhile_are_not_lost(good_zip, target, monkeypatch
     assert os.listdir(target.parent) == ["flowers"]
 
 
-# The command as the user runs it -----------------------------------------------
+# The command -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,8 @@ def test_photos_that_appear_meanwhile_are_not_lost(good_zip, target, monkeypatch
         (["--sha256", "abc"], ["--sha256", "'abc'"]),
     ],
 )
-def test_a_wrong_command_ends_with_2_and_one_line(target, args, words):
+def test_a_wrong_command_is_refused_in_one_line(target, args, words):
+    """P25: exit code 2."""
     done = run_command("tools.get_flowers", "--to", target, *args)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("tools.get_flowers: error: ")
@@ -228,8 +228,8 @@ def test_a_wrong_command_ends_with_2_and_one_line(target, args, words):
     assert not target.exists()
 
 
-def test_a_file_that_is_too_large_for_the_disk(tmp_path, target):
-    """A real fault: the operating system refuses the write of one photo."""
+def test_a_photo_that_cannot_be_written_ends_the_command(tmp_path, target):
+    """The limit of the operating system is a real fault."""
     resource = pytest.importorskip("resource")
     large = {"flowers/calendula/large.jpg": os.urandom(50_000)}
     source = make_zip(tmp_path / "photos.zip", PHOTOS | large)
@@ -244,7 +244,7 @@ def test_a_file_that_is_too_large_for_the_disk(tmp_path, target):
     assert not any(target.parent.iterdir())
 
 
-def test_a_reader_of_stdout_that_is_gone(good_zip, target):
+def test_a_closed_stdout(good_zip, target):
     line = f"{sys.executable} -m tools.get_flowers --from {good_zip} --to {target}"
     script = f"set -o pipefail; {line} | true"
     done = subprocess.run(["bash", "-c", script], cwd=PROJECT, capture_output=True)
@@ -261,6 +261,6 @@ def test_a_full_stdout(good_zip, target):
     assert b"error: No space left on device" in done.stderr
 
 
-def test_torch_is_not_needed():
+def test_torch_is_not_imported():
     code = "import sys, tools.get_flowers as g; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)

@@ -1,4 +1,4 @@
-"""tools.get_flowers downloads from real servers (PROMISES 2.6, N1, N2)."""
+"""tools.get_flowers downloads from local servers (PROMISES 2.6, N1, N2)."""
 
 import contextlib
 import errno
@@ -27,18 +27,19 @@ DATA = bytes(range(256)) * 5000  # several times the size of one read
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
+    """Connect to 127.0.0.1 directly."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @pytest.fixture
 def part(tmp_path):
-    """Where download() puts the bytes."""
+    """Return the file that download() writes."""
     return tmp_path / "flowers.zip.part"
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A key and a certificate for 127.0.0.1 in one file."""
+    """Return a file with a key and a certificate for 127.0.0.1."""
     if not shutil.which("openssl"):
         pytest.skip("needs openssl")
     path = tmp_path_factory.mktemp("tls") / "both.pem"
@@ -53,7 +54,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture
 def https(certificate, monkeypatch):
-    """Return serving() with TLS that this process trusts, as the place of Kaggle."""
+    """Return serving() with a trusted certificate, in place of Kaggle."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     @contextlib.contextmanager
@@ -77,7 +78,7 @@ def fails(match):
 
 
 def test_a_cut_download_resumes_with_the_same_bytes(part):
-    """N1: the second request asks for the second half only."""
+    """N1: the second request is for the second half only."""
     with serving(DATA, cuts=1) as server:
         with fails("ended at byte 640000 of 1280000; run the"):
             plain_download(server, part)
@@ -95,7 +96,7 @@ def test_a_server_without_ranges_starts_over(part):
     assert part.read_bytes() == DATA
 
 
-def test_a_part_from_elsewhere_is_not_appended_to(part):
+def test_a_wrong_range_is_not_appended(part):
     part.write_bytes(DATA[:100])
     refusal = fails("server sent 'bytes 7-.*delete it")
     with serving(DATA, mode="other range") as server, refusal:
@@ -104,8 +105,8 @@ def test_a_part_from_elsewhere_is_not_appended_to(part):
 
 
 @pytest.mark.parametrize("start", [DATA, DATA + b"too long", b""])
-def test_a_complete_part_stays_and_a_longer_one_is_replaced(part, start):
-    """416 means complete only if the server's length is that of the part."""
+def test_a_complete_part_is_kept_and_a_longer_one_is_replaced(part, start):
+    """Status 416 means complete only if the lengths are equal."""
     part.write_bytes(start)
     with serving(DATA) as server:
         plain_download(server, part)
@@ -113,7 +114,7 @@ def test_a_complete_part_stays_and_a_longer_one_is_replaced(part, start):
     assert len(server.ranges) == (2 if len(start) > len(DATA) else 1)
 
 
-def test_no_such_page_and_no_such_server(part):
+def test_a_missing_page_and_a_missing_server(part):
     missing = fails("404: Not Found.*l3llff/flowers and use")
     with serving(DATA, mode="missing") as server, missing:
         plain_download(server, part)
@@ -123,17 +124,17 @@ def test_no_such_page_and_no_such_server(part):
 
 
 @needs_dev_full
-def test_a_full_disk_in_the_download_is_named(part):
+def test_a_full_disk_is_named(part):
     part.symlink_to("/dev/full")
     with serving(DATA) as server, fails("No space left"):
         plain_download(server, part)
 
 
-# The whole command, over https only --------------------------------------------
+# The command, over https only --------------------------------------------------
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "ftp://127.0.0.1/x"])
-def test_main_refuses_anything_but_https(target, monkeypatch, url):
+def test_other_protocols_than_https_are_refused(target, monkeypatch, url):
     monkeypatch.setattr(get_flowers, "URL", url)
     monkeypatch.setenv("http_proxy", "https://127.0.0.1:9")
     with fails("is not https"):
@@ -168,7 +169,7 @@ def test_an_unknown_certificate_is_refused(target, certificate, monkeypatch):
 
 
 def test_the_whole_command_after_a_cut(good_zip, target, https):
-    """N1: no final folder the first time; the second run completes it."""
+    """N1: no folder after the first run; the second run completes it."""
     data = good_zip.read_bytes()
     with https(data, cuts=1) as server:
         with fails("run the same command again to resume"):
@@ -184,14 +185,14 @@ def test_the_whole_command_after_a_cut(good_zip, target, https):
 @pytest.mark.parametrize(
     ("data", "args", "words"),
     [
-        (None, ["--sha256", "0" * 64], "removed the .*not the sha256"),
+        (None, ["--sha256", "0" * 64], "removed the .*sha256 is not"),
         (b"<html>log in", [], "removed the .*damaged"),
     ],
 )
 def test_a_download_that_must_not_be_used_is_removed(
     good_zip, target, https, data, args, words
 ):
-    """N2 (another sha256), or no archive."""
+    """N2: another sha256, or no archive."""
     with https(data or good_zip.read_bytes()), fails(words):
         get_flowers.main(["--to", str(target), *args])
     assert not any(target.parent.iterdir())
@@ -207,7 +208,7 @@ def test_a_download_that_cannot_be_synced_is_not_used(target, https, monkeypatch
     assert not target.exists()
 
 
-def test_a_download_stays_when_only_the_disk_failed(
+def test_a_download_is_kept_if_only_the_disk_failed(
     good_zip, target, https, monkeypatch
 ):
     def fail(*_args):

@@ -53,7 +53,7 @@ class FlowerImages(Dataset):
 
     def channel_means(self):
         """Return the mean of each colour over all images: (3,), in [0, 1]."""
-        # Sums of integers are exact.
+        # Sums of integers are exact; 64 images at a time bound the memory.
         sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))
         return (sums.double() / (255 * self.images[:, 0].numel())).float()
 
@@ -82,7 +82,7 @@ def random_translate(images, pixels):
 
 
 def split_indices(count, train_proportion=0.8, seed=0):
-    """Return (train, valid) index lists, by a generator of their own."""
+    """Return (train, valid) lists of indices, shuffled by the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator).tolist()
     cut = int(count * train_proportion)
@@ -110,10 +110,9 @@ def split_samples(samples, classes, seed=0):
 
 
 def find_samples(root, synthetic_if_empty):
-    """Return the classes and samples below root; none where flowers are to be drawn."""
+    """Return the classes and samples below root; none if flowers are to be drawn."""
     # Raises UsageError if root is not a folder.
-    # Raises UserError if it holds fewer than two photos, and no flowers are to be
-    # drawn.
+    # Raises UserError if it holds fewer than two photos and no flowers may be drawn.
     # The class folders, if there are any.
     if root.is_dir():
         classes, samples = find_photos(root)
@@ -141,12 +140,14 @@ def find_samples(root, synthetic_if_empty):
 
 def load_photos(root, classes, samples, size, split_seed, strict):
     """Return [training, validation] images of the photos that can be read."""
+    # The readable photos, and their positions among all of them.
     images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
     labels = torch.tensor([label for _, label in samples])[kept]
-    # The split is by name, so that an unreadable photo moves no other one.
+    # The split is made with all names, before the unreadable photos are removed from
+    # it: they do not change the split of the others.
     names = [path.relative_to(root).as_posix() for path, _ in samples]
     sides = split_samples(samples, classes, split_seed)
-    validation = [names[i] for i in sides[1]]
+    validation = [names[i] for i in sides[1]]  # hashed, to recognize the split
     metadata = describe_data("photos", classes, len(kept), split_seed, validation)
     row_of = {index: row for row, index in enumerate(kept.tolist())}
     rows = [[row_of[i] for i in side if i in row_of] for side in sides]
@@ -174,8 +175,8 @@ def select_species(sides, species):
             + ", ".join(classes)
         )
 
-    # A photo stays on its side, so that no choice of species trains on validation
-    # photos of another.
+    # No image changes sides, so that no choice of species trains on validation images
+    # of another. Labels are numbered again from 0; -1 marks images to leave out.
     chosen = [label for label, name in enumerate(classes) if name in species]
     new_label = torch.full((len(classes),), -1)
     new_label[chosen] = torch.arange(len(chosen))

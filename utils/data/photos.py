@@ -21,13 +21,13 @@ from utils.config import PHOTO_EXTENSIONS
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 50_000_000  # of one photo, before resizing
 MAX_BAD = 0.1  # proportion of the photos that may be unreadable
-MAX_NAMED = 10  # unreadable photos, or empty folders, named one by one
+MAX_NAMED = 10  # warnings about single photos or folders, before a count follows
 
 log = logging.getLogger(__name__)
 
 
 def is_wanted(name):
-    """Return whether an entry is the user's, not one of a system or a tool."""
+    """Return whether a file or folder is not one of a system or a tool."""
     return not name.startswith(".") and name != "__MACOSX"
 
 
@@ -71,7 +71,7 @@ def find_photos(root):
 
 def decode(path, width, height):
     """Return one photo as a uint8 tensor (3, height, width), resized without a crop."""
-    # Exception: of any type; it depends on the content of the file.
+    # Raises an exception of any type, by the content of the file.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
     with open(path, "rb") as file:
@@ -112,12 +112,12 @@ def decode_all(paths, width, height, strict=False):
         except Exception as error:
             return None, reason(error)
 
-    # A decompression bomb is an error, every other warning is silent.
+    # Pillow warns of decompression bombs: an error. Other warnings are ignored.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         results = list(pool.map(attempt, paths))
-    # Only readable photos go on.
+    # Report the unreadable photos, return the others.
     bad = [(p, why) for p, (_, why) in zip(paths, results, strict=True) if why]
     if bad:
         leave_out(bad, len(paths), strict)
@@ -127,7 +127,7 @@ def decode_all(paths, width, height, strict=False):
 
 
 def reason(error):
-    """Return in words why a photo could not be read."""
+    """Return the reason in words why a photo could not be read."""
     if isinstance(
         error, (Image.DecompressionBombError, Image.DecompressionBombWarning)
     ):

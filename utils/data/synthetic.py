@@ -7,10 +7,10 @@
 import torch
 
 PIXELS = 2**18  # drawn at once, 3 MB per colour map, which bounds the memory
-GROUNDS = torch.tensor(  # 8-bit colours: leaves in the sun, in the shade, soil, sky
+GROUNDS = torch.tensor(  # dark, pale: leaves in the sun, in the shade, soil, sky
     [
-        [[20, 41, 15], [13, 26, 18], [41, 31, 23], [102, 133, 184]],  # dark
-        [[133, 173, 82], [87, 128, 82], [153, 128, 102], [204, 212, 222]],  # pale
+        [[20, 41, 15], [13, 26, 18], [41, 31, 23], [102, 133, 184]],
+        [[133, 173, 82], [87, 128, 82], [153, 128, 102], [204, 212, 222]],
     ]
 ).div(255)[..., None, None]
 PINK = torch.tensor([[189, 20, 102], [235, 189, 209]]).div(255)[..., None, None]
