@@ -27,9 +27,9 @@ from utils.config import (
 
 FLAGS = "--model --device --out"
 REPEATS = 3  # timings of a step, of which the median counts
-PROFILED_STEPS = 4
+PROFILED_STEPS = 4  # after one that is not profiled
 PLAIN = (128, 64, 24)  # images, channels and pixels per side of the plain convolution
-PLAIN_CALLS = 20
+PLAIN_CALLS = 20  # of which the median time counts
 TERA = 1e12
 GROUPS = (  # an operation belongs to the first group whose pattern is in its name
     ("convolution, backward", r"conv.*backward"),
@@ -40,7 +40,7 @@ GROUPS = (  # an operation belongs to the first group whose pattern is in its na
     ("casts and copies", r"copy|::_?to|contiguous|clone|fill|zero|::cat"),
     ("element-wise", r"add|sub|mul|div|neg|pow|sqrt|square|sum|mean|mse|where|lerp"),
 )
-OPTIMIZER, REST = "optimizer and average", "rest"
+OPTIMIZER, REST = "optimizer and average", "rest"  # two more groups
 
 
 def parse(argv=None):
@@ -74,8 +74,10 @@ from utils.optim.factory import prepare_training
 
 def prepare_step(settings, name, device):
     """Return (model, optimizer, loss, photos (B, 3, S, S), labels (B,)) of a step."""
+    # Drawn flowers, equally many of each species, cut to a batch.
     count, size = settings.batch_size, settings.image_size
     images, labels = draw_flowers(-(-count // len(SPECIES)), size, size)
+    # The average is updated after every step; the schedule's length does not matter.
     model = build(settings, len(SPECIES), name)
     model.to(device, memory_format=torch.channels_last).train()
     optimizer, _, ema = prepare_training(settings, model, 1000)
@@ -96,12 +98,14 @@ def count_flops(call):
 @torch.no_grad()
 def plain_convolution(precision, device):
     """Return operations per second of a 3 x 3 convolution, forward, channels last."""
+    # Weights and images have this precision, without autocast.
     count, channels, size = PLAIN
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(device, dtype)
     layer = layer.to(memory_format=torch.channels_last)
     x = torch.randn(count, channels, size, size, device=device, dtype=dtype)
     x, times = x.to(memory_format=torch.channels_last), []
+    # The first calls, which choose a kernel, do not move the median.
     for _ in range(PLAIN_CALLS):
         start = time.perf_counter()
         layer(x)[0, 0, 0, 0].item()  # waits for an asynchronous device
@@ -111,11 +115,13 @@ def plain_convolution(precision, device):
 
 def group_of(event):
     """Return the group of a profiled operation; the optimizer's are one group."""
+    # Whatever the optimizer's step calls, at any depth, belongs to the optimizer.
     above = event
     while above is not None:
         if above.name.startswith("Optimizer."):
             return OPTIMIZER
         above = above.cpu_parent
+    # Otherwise its own name decides.
     name = event.name.lower()
     fitting = (group for group, pattern in GROUPS if re.search(pattern, name))
     return next(fitting, REST)
@@ -123,6 +129,7 @@ def group_of(event):
 
 def time_proportions(events):
     """Profiled operations -> {group: its proportion of their own processor time}."""
+    # Their own time excludes that of the operations which they call.
     times = dict.fromkeys([*(name for name, _ in GROUPS), OPTIMIZER, REST], 0.0)
     for event in events:
         times[group_of(event)] += event.self_cpu_time_total
@@ -132,7 +139,7 @@ def time_proportions(events):
 
 def profile_step(step):
     """Return the proportions of groups of operations in the time of step()."""
-    step()
+    step()  # allocates memory
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(PROFILED_STEPS):
             step()
@@ -141,12 +148,14 @@ def profile_step(step):
 
 def training_settings(settings):
     """Return the settings of a training as a dictionary, without those of sampling."""
+    # No step depends on how images are sampled.
     sampling = {f.name for f in fields(SamplerConfig)}
     return {k: v for k, v in asdict(settings).items() if k not in sampling}
 
 
 def measure(settings, name, device):
     """Return all facts of the step and of the machine, in plain types."""
+    # Time first, since the profiler slows steps down.
     model, optimizer, batch_loss, *batch = prepare_step(settings, name, device)
     seconds = median(
         seconds_per_step(model, optimizer, batch_loss, *batch) for _ in range(REPEATS)

@@ -15,6 +15,7 @@ import json
 import logging
 import shlex
 import sys
+from itertools import chain
 from pathlib import Path
 
 from utils.cli import PROJECT, guard, run
@@ -22,6 +23,7 @@ from utils.cli.arguments import command_line, whole_number
 
 FLAGS = "--count --seed --extractor --data --strict-data --out"
 NFE = (4, 6, 8, 10, 12, 16, 24, 40)
+# Files and folders of code on which the numbers depend.
 CODE = ("diffusion.py", "tools/compare_samplers.py", "utils/device.py")
 CODE += ("utils/experiment.py", "utils/diffusion", "utils/evaluation")
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ from utils.figures import caption, plot_nfe_curves
 from utils.files import prepare_target, write_json
 from utils.registry import load_diffusion
 
+# The ancestral sampler, whose noise levels are the model's own schedule.
 REFERENCE = next(name for name, s in SAMPLERS.items() if s.uses_schedule)
 
 
@@ -91,21 +94,21 @@ def facts_of(args, weights, metadata, data):
     """Return everything that a point depends on, in plain types."""
     # metadata: of the weights; data: metadata of the photos.
     features = Path(args.extractor)
-    paths = [p for name in CODE for p in sorted((PROJECT / name).rglob("*.py"))]
-    paths += [PROJECT / name for name in CODE if name.endswith(".py")]
+    # The modules of a folder; a file has none below it.
+    modules = [sorted((PROJECT / n).rglob("*.py")) or [PROJECT / n] for n in CODE]
     return {
         "weights": weights_facts(weights, metadata),
         "data": data,
         "extractor": fingerprint(features) if features.is_file() else str(features),
         "count": args.count,
         "seed": args.seed,
-        "code": fingerprint(*paths),
+        "code": fingerprint(*chain(*modules)),
         "machine": machine_facts(),
     }
 
 
 def measure(model, sampler, steps, start, reference):
-    """Generate images and return the facts of one point."""
+    """Generate images and return the facts of one point, in plain types."""
     generated = generate_from(model, SamplerConfig(sampler, steps), start)
     return {
         "sampler": sampler,
@@ -120,6 +123,7 @@ def kept_points(path, facts):
     """Return {(sampler, steps): point} of an earlier run with the same facts."""
     if not path.is_file():
         return {}
+    # The file may be of any origin; JSON makes lists of tuples.
     try:
         found = json.loads(path.read_text("utf-8"))
         same = found["facts"] == json.loads(json.dumps(facts))
@@ -127,32 +131,34 @@ def kept_points(path, facts):
     except (ValueError, KeyError, TypeError):
         log.warning("%s is damaged and will be replaced", path)
         return {}
+    # Other weights, photos, code or machine: nothing is kept.
     if not same:
         log.warning("%s is of another run and will be replaced", path)
     return points if same else {}
 
 
 def table(points, nfe, max_steps):
-    """{(sampler, steps): point} -> lines: a row per sampler, a column per number."""
-    # Another number of evaluations than the column's is in brackets.
+    """Return lines of text: a row per sampler, a column per maximum of evaluations."""
+    # points: {(sampler, steps): point}. An actual number of evaluations that differs
+    # from the column's is in brackets.
     rows = [["sampler", *map(str, nfe)]]
     for sampler in SAMPLERS:
         found = [points[sampler, steps_within(sampler, n, max_steps)] for n in nfe]
         rows.append([sampler, *map(cell, found, nfe)])
     reference = points[REFERENCE, max_steps]
-    words = "reference: {sampler}, {nfe} evaluations, {seconds_per_image:.3g} s/image"
-    return [*text_table(rows), f"{words.format(**reference)}: {cell(reference)}"]
+    line = "reference: {sampler}, {nfe} evaluations, {seconds_per_image:.3g} s/image"
+    return [*text_table(rows), f"{line.format(**reference)}: {cell(reference)}"]
 
 
 def cell(point, nfe=None):
     """Return the distance of a point as text."""
-    words = f"{point['frechet'][0]:.4g}"
-    return words if nfe in (None, point["nfe"]) else f"{words} ({point['nfe']})"
+    distance = f"{point['frechet'][0]:.4g}"
+    return distance if nfe in (None, point["nfe"]) else f"{distance} ({point['nfe']})"
 
 
 def save_figure(points, max_steps, path, title):
     """Plot the points; the reference is a horizontal line."""
-    curves = {}
+    curves = {}  # sampler -> [(nfe, distance, seconds per image), ...]
     for (sampler, steps), point in points.items():
         xy = point["nfe"], point["frechet"][0], point["seconds_per_image"]
         if (sampler, steps) == (REFERENCE, max_steps):
@@ -165,8 +171,8 @@ def save_figure(points, max_steps, path, title):
 
 def main(argv=None):
     args = parse(argv)
-    words = sys.argv[1:] if argv is None else argv
-    command = shlex.join(["python", "-m", "tools.compare_samplers", *words])
+    arguments = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["python", "-m", "tools.compare_samplers", *arguments])
 
     # The model, the photos, and what is known already.
     weights = args.weights or find_weights(PROJECT, "diffusion")
@@ -178,7 +184,7 @@ def main(argv=None):
     points = kept_points(path, facts)
 
     # One point after the other, each saved at once.
-    start = draw_start(metadata, args.count, args.seed)
+    start = draw_start(metadata, args.count, args.seed)  # the same for all points
     warm_up(model, start, SamplerConfig())
     for sampler, steps in points_requested(args.nfe, model.n_steps):
         if (sampler, steps) not in points:
@@ -186,6 +192,7 @@ def main(argv=None):
             found = {"command": command, "facts": facts}
             write_json(path, found | {"points": list(points.values())})
 
+    # The figure and the table.
     title = caption(name, f"{args.count} samples, without guidance", metadata)
     figure = args.out / "vis" / f"compare_samplers_{name}.png"
     save_figure(points, model.n_steps, figure, title)

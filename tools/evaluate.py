@@ -16,6 +16,7 @@ import logging
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from utils.cli import PROJECT, UsageError, UserError, guard, run
 from utils.cli.arguments import command_line, refuse_given
@@ -32,7 +33,7 @@ from utils.config import (
 FLAGS = "--prior --species --count --seed --extractor --data --strict-data"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
 MAX_IMAGES = 10_000  # of a set; all pairs of them are compared in memory
-CLASSIFIED = "classified as requested"
+CLASSIFIED = "classified as requested"  # a metric of images of given species
 log = logging.getLogger(__name__)
 
 
@@ -75,29 +76,38 @@ import torch
 from utils.checkpoint import find_weights, load_checkpoint
 from utils.data.photos import decode_all, photos_below
 from utils.data_processor import open_flowers
-from utils.device import set_seeds
+from utils.device import fork_rng, set_seeds
 from utils.diffusion.sampling import labels_for, sample, sampler_config
 from utils.evaluation.evaluate import Comparison, ReferencePhotos, evaluate
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import proportion
 from utils.experiment import generate, image_size
 from utils.latents import encode
-from utils.registry import load_diffusion, load_model
+from utils.registry import load_model
 
 # Where images come from ------------------------------------------------------------
 
 
-def read_images(path, args, count=None):
-    """Return images (N, 3, H, W) in [0, 1], and the requested species or None."""
-    # Raises UserError if there are none, or the file is something else.
-    if is_weights(path):
-        return sample_weights(path, args, count or args.count)
+class ImageSet(NamedTuple):
+    """Images that are measured."""
+
+    images: torch.Tensor  # (N, 3, H, W) in [0, 1]
+    species: list | None = None  # names (N,) that were requested, or of the photos
+    facts: dict | None = None  # how a diffusion model was sampled: names -> values
+
+
+def read_images(path, args, metadata):
+    """Return the ImageSet of one of IMAGES; metadata: path -> metadata of weights."""
+    # Raises UserError if there are no images, or the file is something else.
+    if path in metadata:
+        return sample_weights(metadata[path]["model"], path, args, args.count)
     if not path.is_dir():
-        return read_array(path), None
+        return ImageSet(read_array(path))
+    # A folder: pictures of any size and shape.
     paths = photos_below(path)
     if not paths:
         raise UserError(f"{path} holds no images; name a folder of pictures")
-    return decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255, None
+    return ImageSet(decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255)
 
 
 def read_array(path):
@@ -113,70 +123,69 @@ def read_array(path):
     return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
 
 
-def model_of(path):
-    """Return the name of the model whose weights are in a file."""
-    # Raises UserError if the file holds something that generates no images.
-    name = load_checkpoint(path)[1].get("model")
-    if name not in (*AUTOENCODERS, *DIFFUSION_MODELS):
-        raise UserError(
-            f"no images can be generated from {path} (model: {name or 'not given'}); "
-            "name weights of " + ", ".join((*AUTOENCODERS, *DIFFUSION_MODELS))
-        )
-    return name
+def read_metadata(paths):
+    """Return {path: metadata} of the weights among these paths."""
+    # Raises UserError if a file holds something that generates no images.
+    metadata = {path: load_checkpoint(path)[1] for path in paths if is_weights(path)}
+    models = (*AUTOENCODERS, *DIFFUSION_MODELS)
+    for path, found in metadata.items():
+        if (name := found.get("model", "not given")) not in models:
+            raise UserError(
+                f"no images can be generated from {path} (model: {name}); name weights "
+                f"of {', '.join(models)}"
+            )
+    return metadata
 
 
-def sample_weights(path, args, count):
-    """Generate images from a file of weights, as `read_images` returns them."""
-    name = model_of(path)
+def sample_weights(name, path, args, count):
+    """Return the ImageSet that the weights of a file generate."""
     model, metadata = load_model(name, path)
     if name in AUTOENCODERS:
         options = {"prior": args.prior or "normal", "weights": path}
-        return generate(model, metadata, count, batch_size=count, **options), None
+        return ImageSet(generate(model, metadata, count, batch_size=count, **options))
+    # A diffusion model, of the requested species.
     refuse_given(args, ["--prior"], f"{path} has no codes")
     labels = labels_for(args.species, metadata, count)
     config = sampler_config(args, model, metadata)
     images = generate(model, metadata, count, config=config, labels=labels)
     names = metadata.get("data", {}).get("classes", [])
     requested = None if labels is None else [names[i] for i in labels.tolist()]
-    return (images * 255).round() / 255, requested  # as they would be saved
+    images = (images * 255).round() / 255  # as they would be saved
+    return ImageSet(images, requested, sampling_facts(model, config, images, labels))
 
 
-def sampling_facts(path, args):
-    """Return how a diffusion model's file was sampled: names -> values."""
-    # The evaluations of the network are counted on one image.
-    if not is_weights(path) or model_of(path) in AUTOENCODERS:
-        return {}
-    model, metadata = load_diffusion(path)
-    config = sampler_config(args, model, metadata)
-    labels, size = labels_for(args.species, metadata, 1), image_size(metadata)
-    _, nfe = sample(model, torch.randn(1, 3, size, size), config, labels)
+def sampling_facts(model, config, images, labels):
+    """Return how images (N, 3, S, S) were sampled: names -> values."""
+    # The evaluations of the network are counted on one image. Its noise has a seed of
+    # its own, so that the next images do not depend on it.
+    with fork_rng(0):
+        noise = torch.randn_like(images[:1])
+        _, nfe = sample(model, noise, config, None if labels is None else labels[:1])
     low, high = config.guidance_interval
     interval = [low, None if math.isinf(high) else high]  # JSON has no infinity
     return asdict(config) | {"guidance_interval": interval, "nfe": nfe}
 
 
-def reconstructions(path, images):
-    """Return an autoencoder's reconstructions of images (N, 3, H, W), or None."""
-    name = model_of(path)
-    if name in DIFFUSION_MODELS:
-        return None
+def reconstructions(name, path, images):
+    """Return an autoencoder's reconstructions of images (N, 3, H, W)."""
+    # The model is built anew, which draws random numbers: the samples of the models
+    # after it, in published results, depend on them.
     model, _ = load_model(name, path)
     with torch.no_grad():
         return model.decoder(encode(model, images))
 
 
-def open_photos(args):
-    """Return (training, validation) photos of the size and split of IMAGES."""
-    # Raises UsageError if IMAGES differ in size or split.
+def open_photos(args, metadata):
+    """Return (training, validation) FlowerImages of the size and split of IMAGES."""
+    # metadata: path -> metadata of weights. Raises UsageError if IMAGES differ in them.
     found = set()
     # Size and split seed of each of IMAGES.
     for path in args.images:
         width = height = IMAGE_SIZE
         split_seed = 0
-        if is_weights(path):
-            _, metadata = load_checkpoint(path)
-            width = height = image_size(metadata)
-            split_seed = metadata.get("data", {}).get("split_seed", 0)
+        if path in metadata:
+            width = height = image_size(metadata[path])
+            split_seed = metadata[path].get("data", {}).get("split_seed", 0)
         elif path.is_file():
             height, width = read_array(path).shape[2:]
         found.add((width, height, split_seed))
@@ -191,28 +200,28 @@ def open_photos(args):
 # What is reported -------------------------------------------------------------------
 
 
-def sets_to_compare(args, training, validation):
-    """Return name -> (images (N, 3, H, W), their species' names or None)."""
-    # training, validation: data sets. First IMAGES, then what they are compared to.
+def sets_to_compare(args, metadata, training, validation):
+    """Return name -> ImageSet: first IMAGES, then what they are compared to."""
+    # metadata: path -> metadata of weights; training, validation: FlowerImages.
     photos, sets = training.all_images(), {}
     for path in args.images:
-        requested = sets[str(path)] = read_images(path, args)
-        if is_weights(path) and not args.frechet:
-            sets[f"reconstructions by {path}"] = reconstructions(path, photos), None
+        requested = sets[str(path)] = read_images(path, args, metadata)
+        name = metadata.get(path, {}).get("model")
+        if name in AUTOENCODERS and not args.frechet:
+            rebuilt = reconstructions(name, path, photos)
+            sets[f"reconstructions by {path}"] = ImageSet(rebuilt)
     if not args.frechet:
         names = [validation.classes[i] for i in validation.labels.tolist()]
-        sets["validation photos"] = validation.all_images(), names
+        sets["validation photos"] = ImageSet(validation.all_images(), names)
         for name in ("AE", "VAE"):
-            weights = find_weights(PROJECT, name)
-            sets[f"our {name}"] = read_images(weights, args, len(requested[0]))
+            path, count = find_weights(PROJECT, name), len(requested.images)
+            sets[f"our {name}"] = sample_weights(name, path, args, count)
     # Images of another size have other features.
-    fitting = {}
-    for name, (images, names) in sets.items():
-        if images is not None and images.shape[2:] == photos.shape[2:]:
-            fitting[name] = images, names
-        elif images is not None:
+    for name, found in list(sets.items()):
+        if found.images.shape[2:] != photos.shape[2:]:
             log.warning("%s has images of another size, and is left out", name)
-    return fitting
+            del sets[name]
+    return sets
 
 
 def classified_as_requested(images, names, extractor):
@@ -220,7 +229,8 @@ def classified_as_requested(images, names, extractor):
     known = getattr(extractor, "classes", [])
     if names is None or not set(names) <= set(known):
         return "no species was requested, or the extractor does not classify it"
-    labels = torch.tensor([known.index(name) for name in names])
+    # The classes of the extractor may have another order than those of the weights.
+    labels = torch.tensor([known.index(name) for name in names])  # (N,)
     with torch.no_grad():
         found = [extractor.classify(part).argmax(dim=1) for part in images.split(256)]
     return proportion(torch.cat(found) == labels)
@@ -247,14 +257,16 @@ def main(argv=None):
     args = parse(argv)
     set_seeds(args.seed)
     extractor = find_extractor(args.extractor)
-    training, validation = open_photos(args)
+    metadata = read_metadata(args.images)
+    training, validation = open_photos(args, metadata)
 
     # Measure every set of images.
-    sets, columns = sets_to_compare(args, training, validation), {}
+    sets, columns = sets_to_compare(args, metadata, training, validation), {}
     sides = [
         ReferencePhotos(side.all_images(), extractor) for side in (training, validation)
     ]
-    for name, (images, names) in sets.items():
+    for name, (images, names, _) in sets.items():
+        # Validation photos are compared to training photos only.
         against = sides[:1] if name == "validation photos" else sides
         comparison = Comparison(images, extractor, *against)
         found = evaluate(comparison, METRICS[:2] if args.frechet else METRICS)
@@ -262,15 +274,14 @@ def main(argv=None):
             found[CLASSIFIED] = classified_as_requested(images, names, extractor)
         columns[name] = len(images), found
 
-    # Report.
+    # Report; a table has a dash where a metric has no value.
     for name, (_, found) in columns.items():
         for metric, reason in found.items():
             if isinstance(reason, str):
                 log.warning("no %s of %s: %s", metric.strip("- "), name, reason)
     if args.json:
-        facts = {str(path): sampling_facts(path, args) for path in args.images}
         rows = {
-            name: {"images": count, **facts.get(name, {}), **found}
+            name: {"images": count, **(sets[name].facts or {}), **found}
             for name, (count, found) in columns.items()
         }
         print(json.dumps(rows))

@@ -28,12 +28,13 @@ from utils.evaluation.linear_baselines import best_linear_bound, fit_pca
 
 def main(argv=None):
     args = parse(argv)
+    # The photos, (N, 3, S, S) in [0, 1], with the split of the autoencoders.
     size = args.image_size, args.image_size
     training, validation = (
         loader.dataset.all_images()
         for loader in open_flowers(args.data, 1, size, split_seed=args.split_seed)
     )
-    # PCA: the best linear autoencoder.
+    # PCA: the best linear autoencoder, by mean squared error over all values.
     axes = fit_pca(training, args.encoding_dim)
     train, valid = (
         (axes.reconstruct(side) - side).square().mean().item()
@@ -45,6 +46,7 @@ def main(argv=None):
     )
     # The VAE: the loss of the assignment, a sum over a batch.
     train, valid = (
+        # The bound is a mean over photos.
         BATCH_SIZE * best_linear_bound(training, args.encoding_dim, side)
         for side in (training, validation)
     )

@@ -31,6 +31,7 @@ def parse(argv=None):
         count=2000,
     )
     args = line.parse_args(argv)
+    # At least the ones that are shown.
     if not SHOWN <= args.count <= MAX_SAMPLES:
         raise UsageError(
             f"argument --count: must be from {SHOWN} to {MAX_SAMPLES}, got {args.count}"
@@ -114,6 +115,7 @@ def main(argv=None):
     options = {"species": args.species, "config": config}
     samples = (generate(model, metadata, args.count, **options) * 255).round() / 255
 
+    # The nearest photos by every distance.
     extractors = {
         "pixels": torch.nn.Flatten(),
         "features": load_features(PROJECT / "models" / "features.pt"),

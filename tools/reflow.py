@@ -25,7 +25,7 @@ FLAGS = "--weights --budget --seed --device --out"
 MEASURING = "--count --extractor --data --strict-data"
 SETTINGS = fields_named(DiffusionSettings, "epochs", "batch_size", "lr", "guidance")
 DEFAULTS = {"epochs": 8, "batch_size": 128, "lr": 5e-4, "count": 2000}
-# Euler steps at even times, with which straight trajectories need one step.
+# Euler steps at evenly spaced times: one such step follows a straight trajectory.
 FEW_STEPS = [SamplerConfig("flow", steps) for steps in (1, 2, 4)]
 SHOWN, COLUMNS = 18, 6  # images per block of the picture, and per row
 GAP = 12  # pixels after a block of images
@@ -80,6 +80,7 @@ from utils.train import Trainer
 
 def settings_for(args, metadata):
     """Return the settings of the weights' own training, with those of this command."""
+    # Settings that the weights do not have are those of the preset.
     preset, own = PRESETS["diffusion"][0], metadata["settings"]
     known = {f.name: own[f.name] for f in fields(preset) if f.name in own}
     known |= {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr}
@@ -90,23 +91,23 @@ def settings_for(args, metadata):
 def teacher_config(args, metadata):
     """Return the SamplerConfig of the couplings' images: the weights' default."""
     config = default_sampler_config(metadata)
-    if args.guidance is None:
-        return config
-    return replace(config, guidance=args.guidance)
+    given = args.guidance is not None
+    return replace(config, guidance=args.guidance) if given else config
 
 
 def make_loaders(args, model, metadata):
     """Draw the couplings -> (training, validation) loaders of them and their labels."""
+    # Labels in the proportions of the photos' species, then noise and images.
     proportions = metadata.get("class_proportions")
     null_label = model.network.null_label
     labels = draw_coupling_labels(proportions, null_label, args.couplings)
     config, size = teacher_config(args, metadata), image_size(metadata)
-    couplings = draw_couplings(model, config, labels, size)
+    couplings = draw_couplings(model, config, labels, size)  # (N, 2, 3, size, size)
     return coupling_loaders(couplings, labels, args.batch_size, args.seed)
 
 
 def straighten(args, settings, model, loaders, metadata):
-    """Train the model on couplings, and save the best weights with the metadata."""
+    """Train the model on couplings -> path of its best weights, with the metadata."""
     total, name = settings.epochs, f"{model.name}_reflow"
     steps = total * len(loaders[0])
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
@@ -118,33 +119,44 @@ def straighten(args, settings, model, loaders, metadata):
         rectified_flow_loss,
         next(model.parameters()).device,
         ema=ema,
-        report_metrics=False,  # which are of photos
+        report_metrics=False,  # they need photos, and batches are couplings
     )
-    csv_path = args.out / "log" / f"{name}.csv"
-    stopping = (total, total, 1)  # every epoch is checked, none stops early
-    epochs = trainer.fit(args.out / "models", *stopping, csv_path, metadata, name)
+    epochs = trainer.fit(
+        args.out / "models",
+        num_epochs=total,
+        patience=total,  # no early stop
+        check_every=1,
+        log_path=args.out / "log" / f"{name}.csv",
+        metadata=metadata,
+        name=name,
+    )
+    # A line per epoch.
     estimate = TimeEstimate(len(loaders[0].dataset), total)
     for epoch in epochs:
-        losses = (
-            f"Train Loss: {epoch.train_loss:.4f}, Valid Loss: {epoch.valid_loss:.4f}"
+        done = epoch.number + 1
+        print(
+            f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}, "
+            f"Valid Loss: {epoch.valid_loss:.4f}",
+            flush=True,
         )
-        print(f"Epoch: {epoch.number + 1}/{total}, {losses}", flush=True)
-        estimate.after(epoch.number + 1)
+        estimate.after(done)
     return args.out / "models" / weights_name(name)
 
 
 def reflow(args, started, model, metadata, origin):
     """Do one round -> (model, metadata) of its best weights, on the CPU."""
-    # model: on its device; metadata: of its weights; origin: the metadata of the new
-    # weights say so where they come from.
+    # model: on its device; metadata: of its weights; origin: facts about both, for the
+    # metadata of the new weights.
     loaders = make_loaders(args, model, metadata)
     settings = settings_for(args, metadata)
+    # What is left of the budget after the couplings.
     if args.budget:
         left = args.budget - (time.monotonic() - started)
         settings = with_budget(settings, left, model, loaders[0], rectified_flow_loss)
-    new = {
-        key: metadata[key] for key in ("data", "class_proportions") if key in metadata
-    }
+    # The species and their proportions stay. A copy is trained, since the model itself
+    # is compared to it.
+    kept = ("data", "class_proportions")
+    new = {key: metadata[key] for key in kept if key in metadata}
     new |= {"seed": args.seed, "settings": asdict(settings), "reflow": origin}
     return load_diffusion(straighten(args, settings, deepcopy(model), loaders, new))
 
@@ -167,10 +179,12 @@ def compare(models, start, reference):
 
 def save_picture(found, path, title):
     """Save a row for each model, and in it a block for each number of evaluations."""
+    # found: of `compare`.
     parts = [title]
     for name, row in found.items():
         words, blocks = [], []
         for generated, distances in row:
+            # Half as large as in other pictures, since blocks stand side by side.
             images = generated.images[:SHOWN]
             block = grid(images, COLUMNS, max(1, scale_for(images) // 2))
             blocks.append(np.pad(block, ((0, 0), (0, GAP), (0, 0)), constant_values=1))
@@ -183,6 +197,7 @@ def save_picture(found, path, title):
 
 def save_record(found, facts, path):
     """Write the distances and facts as JSON, and print the distances."""
+    # found: of `compare`, with distances; the last column is the model's own config.
     rows = {}
     for name, row in found.items():
         rows[name] = [
@@ -198,7 +213,7 @@ def main(argv=None):
     started, args = time.monotonic(), parse(argv)
     words = sys.argv[1:] if argv is None else argv
 
-    # The model, and the photos that it is compared to.
+    # The model, and the photos that its images are compared to.
     device = prepare_device(args.device)
     set_seeds(args.seed)
     weights = args.weights or find_weights(PROJECT, "diffusion")
@@ -207,7 +222,7 @@ def main(argv=None):
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
 
-    # The training.
+    # The training, and what the new weights will say about their origin.
     config = teacher_config(args, metadata)
     origin = {
         "weights": weights_facts(weights, metadata),
@@ -219,7 +234,7 @@ def main(argv=None):
     model.to(device, memory_format=torch.channels_last)
     after, metadata = reflow(args, started, model, metadata, origin)
 
-    # The comparison.
+    # The comparison, on noise of another seed than the couplings.
     start = draw_start(metadata, args.count if reference else SHOWN, args.seed + 1)
     models = {
         "before": (model.cpu(), config),

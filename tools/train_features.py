@@ -19,8 +19,8 @@ DEFAULTS = {
     "data": PROJECT / "flowers_16",
 }
 IMAGE_SIZE = 24  # pixels per side
-TRANSLATE = 2  # pixels, of training photos
-LABEL_SMOOTHING = 0.1
+TRANSLATE = 2  # pixels, maximum shift of training photos
+LABEL_SMOOTHING = 0.1  # proportion of a target that all classes share
 
 
 def parse(argv=None):
@@ -52,13 +52,16 @@ def train_epoch(model, loader, optimizer, scheduler, device, name):
     model.train()
     total, bfloat16 = 0.0, has_bfloat16_units(device)
     for images, labels in progress(loader, name):
+        # Forward, in bfloat16 where the processor has units for it.
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             logits = model.classify(images.to(device))
             loss = F.cross_entropy(
                 logits, labels.to(device), label_smoothing=LABEL_SMOOTHING
             )
+        # Loss is a mean over the batch; stop at one that is not finite.
         total += len(images) * finite(loss, f"training loss in {name}")
+        # Backward; the learning rate changes at every step.
         loss.backward()
         optimizer.step()
         scheduler.step()
@@ -93,6 +96,7 @@ def main(argv=None):
     data = loaders[0].dataset.metadata
     if len(data["classes"]) < 2:
         raise UserError(f"{args.data} holds one species; at least two are classified")
+    # The model, and where its weights go.
     model = FlowerFeatures(data["classes"])
     path = prepare_target(args.out / "models" / weights_name(model.name))
     model.to(device, memory_format=torch.channels_last)

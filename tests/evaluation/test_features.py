@@ -18,7 +18,7 @@ from VarAutoencoder import VarAutoencoder
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder of drawn photos, and what five epochs on them left behind."""
+    """Train five epochs on drawn photos -> (folder, lines of stdout)."""
     folder = tmp_path_factory.mktemp("features")
     write_photos(folder / "photos", 40)
     line = f"--data {folder}/photos --out {folder} --epochs 5 --batch-size 16"
@@ -27,8 +27,8 @@ def trained(tmp_path_factory):
     return folder, output.getvalue().splitlines()
 
 
-def test_it_tells_drawn_species_apart(trained):
-    """Falling loss, most of the validation photos right, one line per epoch."""
+def test_drawn_species_are_classified(trained):
+    """The loss falls, accuracy is above chance, and there is one line per epoch."""
     pattern = r"Epoch: (\d), Train Loss: (\d\.\d{4}), Valid Right: ([01]\.\d{4})"
     rows = [re.fullmatch(pattern, line).groups() for line in trained[1]]
     assert [row[0] for row in rows] == list("01234")
@@ -36,11 +36,11 @@ def test_it_tells_drawn_species_apart(trained):
     assert float(rows[-1][2]) > 0.6  # 0.33 is chance
 
 
-def test_the_file_is_half_precision_and_its_description_says_what_it_saw(trained):
+def test_the_file_is_half_precision_and_has_metadata(trained):
     path = trained[0] / "models" / "features.pt"
     weights, metadata = load_checkpoint(path)
     kinds = {value.dtype for value in weights.values()}
-    assert kinds == {torch.float16, torch.int64}  # and the counts of the normalisation
+    assert kinds == {torch.float16, torch.int64}  # and step counts of batch norm
     assert path.stat().st_size < 6e6
     assert metadata["data"]["classes"] == ["astilbe", "bellflower", "calendula"]
     assert metadata["valid_right"] == pytest.approx(
@@ -48,14 +48,14 @@ def test_the_file_is_half_precision_and_its_description_says_what_it_saw(trained
     )
 
 
-def test_the_loaded_extractor_is_the_one_that_was_judged(trained):
-    """In float32, in evaluation mode, as often right as the log says."""
+def test_the_loaded_extractor_is_the_validated_one(trained):
+    """In float32 and evaluation mode, with the accuracy in the log."""
     model = load_features(trained[0] / "models" / "features.pt")
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     _, validation = create_flower_dataloaders(16, trained[0] / "photos", 24, 24)
-    right = train_features.accuracy(model, validation, torch.device("cpu"))
-    assert right == pytest.approx(float(trained[1][-1][-6:]), abs=0.05)
+    accuracy = train_features.accuracy(model, validation, torch.device("cpu"))
+    assert accuracy == pytest.approx(float(trained[1][-1][-6:]), abs=0.05)
     images = next(iter(validation))[0]
     assert model(images).shape == (len(images), 256)
     assert model.classify(images).shape == (len(images), 3)
@@ -69,14 +69,14 @@ def test_features_do_not_depend_on_the_batch(trained):
     torch.testing.assert_close(together[2:3], alone, rtol=1e-3, atol=1e-4)
 
 
-def test_another_models_file_is_refused(tmp_path):
-    """P9: one line that says how to make the right one."""
+def test_a_file_of_another_model_is_refused(tmp_path):
+    """P9: the message names the command that makes the right one."""
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8))
     with pytest.raises(UserError, match="python -m tools.train_features"):
         load_features(tmp_path / "x.pth")
 
 
-def test_a_missing_file_and_a_strange_description_are_refused(tmp_path):
+def test_a_missing_file_and_wrong_metadata_are_refused(tmp_path):
     with pytest.raises(UserError, match="is missing; make it"):
         load_features(tmp_path / "features.pt")
     model = FlowerFeatures(["one", "two"])
@@ -101,7 +101,7 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
 
 
 def test_one_species_is_refused(tmp_path):
-    """P25: nothing to tell apart."""
+    """P25: a classifier needs two."""
     root = write_photos(tmp_path / "photos", 2)
     for kind in ("astilbe", "bellflower"):
         for path in (root / kind).iterdir():

@@ -1,4 +1,4 @@
-"""The measures against closed forms and known sets."""
+"""Metrics of sets of images, against closed forms and known sets."""
 
 import math
 
@@ -21,21 +21,21 @@ from utils.evaluation.metrics import (
 
 @pytest.fixture(scope="module")
 def flowers():
-    """Drawn flowers, (600, 3, 24, 24) in [0, 1]."""
+    """Return drawn flowers: (600, 3, 24, 24) in [0, 1]."""
     return draw_flowers(200, 24, 24)[0].float() / 255
 
 
 # Frechet distance ---------------------------------------------------------------
 
 
-def test_distance_to_itself_is_nothing():
+def test_distance_to_itself_is_zero():
     features = normal(300, 16, 0)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(features, features.flip(0)) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_distance_of_known_gaussians():
-    """Diagonal ones: the sum of (m1 - m2)^2 + (s1 - s2)^2."""
+    """With diagonal covariances it is the sum of (m1 - m2)^2 + (s1 - s2)^2."""
     unit = whitened(500, 8, 0)
     scales = torch.arange(1, 9).double()
     expected = 8 * 0.5**2 + (scales - 1).square().sum().item()
@@ -44,20 +44,20 @@ def test_frechet_distance_of_known_gaussians():
 
 
 def test_frechet_distance_of_a_single_feature():
-    ones = whitened(100, 1, 0)
-    assert frechet_distance(ones, 3 * ones + 1) == pytest.approx(1 + 4, rel=1e-9)
+    x = whitened(100, 1, 0)
+    assert frechet_distance(x, 3 * x + 1) == pytest.approx(1 + 4, rel=1e-9)
 
 
 def test_frechet_distance_of_gaussians_that_do_not_commute():
-    """Against the eigenvalues of the plain product C1 C2, as torchmetrics takes it."""
-    ones = normal(400, 12, 1) @ normal(12, 12, 2)
-    others = normal(500, 12, 3) @ normal(12, 12, 4) + 0.3
-    first, second = ones.T.cov(), others.T.cov()
+    """Against the eigenvalues of the product C1 C2, as torchmetrics computes it."""
+    x = normal(400, 12, 1) @ normal(12, 12, 2)
+    y = normal(500, 12, 3) @ normal(12, 12, 4) + 0.3
+    first, second = x.T.cov(), y.T.cov()
     cross = torch.linalg.eigvals(first @ second).sqrt().real.sum()
-    means = (ones.mean(dim=0) - others.mean(dim=0)).square().sum()
+    means = (x.mean(dim=0) - y.mean(dim=0)).square().sum()
     expected = (means + first.trace() + second.trace() - 2 * cross).item()
-    assert frechet_distance(ones, others) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(others, ones) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(y, x) == pytest.approx(expected, rel=1e-9)
 
 
 def test_frechet_distance_of_fewer_images_than_features():
@@ -67,15 +67,13 @@ def test_frechet_distance_of_fewer_images_than_features():
 
 
 def test_frechet_distance_of_torchmetrics():
-    """Its own formula, on random features, to a thousandth."""
+    """Another implementation, on random features."""
     from torchmetrics.image import fid
 
-    ones, others = normal(300, 20, 0), normal(300, 20, 1, scale=1.5, shift=0.2)
-    facts = [
-        f(x) for x in (ones, others) for f in (lambda x: x.mean(0), lambda x: x.T.cov())
-    ]
-    theirs = fid._compute_fid(*facts).item()
-    assert frechet_distance(ones, others) == pytest.approx(theirs, rel=1e-3)
+    x, y = normal(300, 20, 0), normal(300, 20, 1, scale=1.5, shift=0.2)
+    moments = [m for z in (x, y) for m in (z.mean(0), z.T.cov())]
+    expected = fid._compute_fid(*moments).item()
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-3)
 
 
 # Kernel distance ----------------------------------------------------------------
@@ -83,20 +81,21 @@ def test_frechet_distance_of_torchmetrics():
 
 def test_kernel_distance_by_its_definition():
     """Three sums over pairs, written out."""
-    ones, others = normal(11, 3, 0), normal(10, 3, 1, shift=0.5)
+    x, y = normal(11, 3, 0), normal(10, 3, 1, shift=0.5)
 
     def mean(first, second, same):
         values = [
-            (float(x @ y) / 3 + 1) ** 3
-            for i, x in enumerate(first)
-            for j, y in enumerate(second)
+            (float(a @ b) / 3 + 1) ** 3
+            for i, a in enumerate(first)
+            for j, b in enumerate(second)
             if not (same and i == j)
         ]
         return sum(values) / len(values)
 
-    expected = mean(ones, ones, True) + mean(others, others, True)
-    expected -= 2 * mean(ones, others, False)
-    assert kernel_distance(ones, others).value == pytest.approx(expected, rel=1e-9)
+    # Within each set, no image is paired with itself.
+    expected = mean(x, x, True) + mean(y, y, True)
+    expected -= 2 * mean(x, y, False)
+    assert kernel_distance(x, y).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_kernel_distance_is_unbiased():
@@ -111,7 +110,7 @@ def test_kernel_distance_is_unbiased():
 
 
 def test_the_interval_of_equal_distributions_covers_zero():
-    """Nearly always, and its ends stand around the value."""
+    """In at least 18 of 20 draws; its ends are on both sides of the value."""
     inside = 0
     for i in range(20):
         value, low, high = kernel_distance(normal(60, 4, i), normal(60, 4, 99 + i))
@@ -134,19 +133,19 @@ def test_the_interval_is_repeatable():
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():
-    """Blocks of one row: 1.96 s / sqrt(N) on either side, exactly."""
+    """With blocks of one row it is exactly 1.96 s / sqrt(N) on either side."""
     numbers = normal(50, 1, 0)[:, 0]
-    value, low, high = with_interval(lambda some: some.mean().item(), numbers, 50)
+    value, low, high = with_interval(lambda rows: rows.mean().item(), numbers, 50)
     half = 1.96 * numbers.std().item() / math.sqrt(50)
     assert value == pytest.approx(numbers.mean().item())
     assert (low, high) == pytest.approx((value - half, value + half))
 
 
-@pytest.mark.parametrize("right, count", [(0, 1000), (3, 40), (20, 40), (40, 40)])
-def test_the_interval_of_a_share(right, count):
-    """Wilson's ends are the shares p that the observed one is 1.96 deviations from."""
-    value, low, high = proportion(torch.arange(count) < right)
-    assert value == right / count and 0 <= low <= value <= high <= 1
+@pytest.mark.parametrize("chosen, count", [(0, 1000), (3, 40), (20, 40), (40, 40)])
+def test_the_interval_of_a_proportion(chosen, count):
+    """Wilson: the observed value is 1.96 standard deviations from either end."""
+    value, low, high = proportion(torch.arange(count) < chosen)
+    assert value == chosen / count and 0 <= low <= value <= high <= 1
     for p in (low, high):
         if 0 < p < 1:
             deviations = abs(value - p) / math.sqrt(p * (1 - p) / count)
@@ -155,23 +154,23 @@ def test_the_interval_of_a_share(right, count):
 
 
 def test_the_interval_of_a_distance_narrows_with_more_images():
-    channels = []
+    lengths = []
     for count in (100, 1600):
-        others = normal(2000, 4, 0)
+        y = normal(2000, 4, 0)
         found = with_interval(
-            lambda some, others=others: frechet_distance(some, others),
+            lambda rows, y=y: frechet_distance(rows, y),
             normal(count, 4, 1, shift=0.5),
         )
         assert found.low < found.value < found.high
-        channels.append(found.high - found.low)
-    assert channels[0] > 2 * channels[1]
+        lengths.append(found.high - found.low)
+    assert lengths[0] > 2 * lengths[1]  # of 16 times as many: a quarter
 
 
 # Precision and recall -----------------------------------------------------------
 
 
 def precision_and_recall(real, generated, neighbours=3):
-    """Both shares, without intervals."""
+    """Return both proportions, without intervals."""
     sides = (generated, real), (real, generated)
     return tuple(
         in_manifold(*side, neighbours).double().mean().item() for side in sides
@@ -188,7 +187,7 @@ def test_precision_and_recall_of_sets_far_apart():
 
 
 def test_one_of_two_modes():
-    """Images of one kind alone are precise, and recall half of the photos."""
+    """Images of one mode have high precision, and recall half of the photos."""
     left, right = normal(200, 2, 0, 0.1), normal(200, 2, 1, 0.1, shift=9)
     precision, recall = precision_and_recall(
         torch.cat([left, right]), normal(200, 2, 2, 0.1)
@@ -197,7 +196,7 @@ def test_one_of_two_modes():
 
 
 def test_precision_by_hand():
-    """On a line: balls of the nearest neighbour around 0, 1 and 5 reach 1, 1 and 4."""
+    """On a line: the balls around 0, 1 and 5 have the radii 1, 1 and 4."""
     real = torch.tensor([[0.0], [1.0], [5.0]])
     generated = torch.tensor([[2.0], [2.5], [8.9], [-1.5]])
     precision, _ = precision_and_recall(real, generated, neighbours=1)
@@ -205,11 +204,11 @@ def test_precision_by_hand():
 
 
 def test_intervals_of_precision_and_recall_leave_out_generated_images():
-    """Each as if the whole measure were taken again without a block of them."""
+    """Against the jackknife of the whole metric."""
     real, generated = normal(90, 2, 0), normal(60, 2, 1, shift=1.5)
     for which, measure in enumerate((precision, recall)):
         expected = with_interval(
-            lambda some, which=which: precision_and_recall(real, some)[which], generated
+            lambda rows, which=which: precision_and_recall(real, rows)[which], generated
         )
         found = measure(generated, real)
         assert 0 < expected.low < expected.high < 1
@@ -219,8 +218,8 @@ def test_intervals_of_precision_and_recall_leave_out_generated_images():
 # Copies -------------------------------------------------------------------------
 
 
-def test_copies_are_found_and_others_are_not(flowers):
-    """Noise of 0.02 does not hide a training photo, mirrored or not."""
+def test_copies_are_found_and_other_images_are_not(flowers):
+    """Copies of training photos, flipped or not, with noise of 0.02."""
     training, other = flowers[:500], flowers[500:]
     noise = 0.02 * torch.randn(
         500, 3, 24, 24, generator=torch.Generator().manual_seed(0)
@@ -233,7 +232,7 @@ def test_copies_are_found_and_others_are_not(flowers):
 
 
 def test_the_second_nearest_is_another_photo():
-    """A photo and its mirror image are one."""
+    """Not the mirror image of the nearest one."""
     photos = torch.zeros(2, 3, 2, 2)
     photos[0, :, :, 0] = 1
     found = nearest_training_images(photos[:1].flip(3), photos)
@@ -242,15 +241,15 @@ def test_the_second_nearest_is_another_photo():
 
 
 def test_nearest_by_features(flowers):
-    """Any extractor: by brightness, the nearest photo has the nearest brightness."""
+    """With any extractor, here the brightness of an image."""
 
     def brightness(images):
         return images.mean(dim=(1, 2, 3))[:, None]
 
     found = nearest_training_images(flowers[:5], flowers[5:], brightness)
-    levels = brightness(flowers)[:, 0]
-    for level, index in zip(levels[:5], found.indices, strict=True):
-        assert index == (levels[5:] - level).abs().argmin()
+    values = brightness(flowers)[:, 0]
+    for value, index in zip(values[:5], found.indices, strict=True):
+        assert index == (values[5:] - value).abs().argmin()
 
 
 # Refusals -----------------------------------------------------------------------
@@ -264,13 +263,13 @@ def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="at least 10 images are needed, got 9"):
         kernel_distance(nine, many)
     with pytest.raises(ValueError, match="at least 20 images are needed, got 9"):
-        with_interval(lambda some: some.mean().item(), nine)
+        with_interval(lambda rows: rows.mean().item(), nine)
     with pytest.raises(ValueError, match="at least 2 images"):
         nearest_training_images(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
 
 
 def test_an_extractor_in_training_mode_is_refused(flowers):
-    """It would answer by the batch, and change."""
+    """Its features would depend on the batch, and its statistics would change."""
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Flatten())
     with pytest.raises(ValueError, match="training mode"):
         extract(model, flowers[:2])

@@ -4,16 +4,15 @@ import torch
 
 
 def normal(count, size, seed, scale=1.0, shift=0.0):
-    """Draws of N(shift, scale^2), (count, size) in float64."""
+    """Return draws of N(shift, scale^2): (count, size) in float64."""
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(count, size, generator=generator).double() + shift
 
 
 def whitened(count, size, seed):
-    """A set whose mean is exactly 0 and whose covariance is exactly the identity."""
-    draws = normal(count, size, seed)
-    draws = draws - draws.mean(dim=0)
-    return (
-        draws
-        @ torch.linalg.inv(torch.linalg.cholesky(torch.atleast_2d(draws.T.cov()))).T
-    )
+    """Return (count, size) values of mean exactly 0 and identity covariance."""
+    x = normal(count, size, seed)
+    x = x - x.mean(dim=0)
+    # With C = L L^T, the covariance of L^-1 x is the identity.
+    lower = torch.linalg.cholesky(torch.atleast_2d(x.T.cov()))
+    return x @ torch.linalg.inv(lower).T

@@ -1,4 +1,4 @@
-"""Films: what their frames show, and the file they end in."""
+"""The animation of diffusion: what its frames show, and the GIF file."""
 
 import math
 
@@ -15,55 +15,60 @@ from tools.visualize.animation import (
     noised_states,
     save_animation,
 )
-from utils.diffusion.sampling import SamplerConfig
+from utils.config import SamplerConfig
 
 
-def test_places_are_spread_from_noise_to_image():
-    """Evenly in the angle: levels of 60, 45 and 30 degrees; each place once."""
+def test_indices_are_evenly_spaced_in_the_angle():
+    """Noise levels whose angles are 80, 60, 40, 20 and 0 degrees; each index once."""
     angles = torch.linspace(80, 0, 81).deg2rad()
     assert evenly_spaced(angles.tan().tolist(), 5) == [0, 20, 40, 60, 80]
+    # Fewer noise levels than asked for.
     assert evenly_spaced([30.0, 0.0], 4) == [0, 1]
 
 
-def test_drowned_photos_follow_the_forward_process():
-    """Mean and variance as by equation 4 of Ho et al. 2020, from a growing noise."""
+def test_noised_photos_follow_the_forward_process():
+    """Mean and variance are those of equation 4 of Ho et al. 2020."""
     torch.manual_seed(0)
-    levels = [0.5, 1.0, 30.0]
+    sigmas = [0.5, 1.0, 30.0]
     photos = torch.full((40_000, 1, 1, 1), 0.6)
-    first, *states = noised_states(photos, levels)
+    first, *states = noised_states(photos, sigmas)
     assert torch.equal(first, photos)
     noises = []
-    for level, x in zip(levels, states, strict=True):
-        proportion = 1 / (1 + level**2)  # of the photo's variance, alphas_bar
+    for sigma, x in zip(sigmas, states, strict=True):
+        # alphas_bar, the proportion of the photo's variance.
+        proportion = 1 / (1 + sigma**2)
         assert x.mean().item() == pytest.approx(0.6 * math.sqrt(proportion), abs=0.025)
         assert x.var().item() == pytest.approx(1 - proportion, rel=0.03)
-        noises.append((x * math.sqrt(1 + level**2) - photos).flatten())
-    together = (noises[0] * noises[1]).mean().item()
-    assert together == pytest.approx(levels[0] ** 2, rel=0.1)
+        noises.append((x * math.sqrt(1 + sigma**2) - photos).flatten())
+    # A state contains the noise of the state before: cov(n_1, n_2) = sigma_1^2.
+    covariance = (noises[0] * noises[1]).mean().item()
+    assert covariance == pytest.approx(sigmas[0] ** 2, rel=0.1)
 
 
 @pytest.mark.parametrize("config", [SamplerConfig(steps=4), SamplerConfig("ddpm", 50)])
-def test_a_film_leads_from_photos_through_noise_to_new_images(config):
-    """In a world of one photo, the new images are that photo."""
+def test_an_animation_leads_from_photos_through_noise_to_new_images(config):
+    """If the model knows one photo only, every new image is that photo."""
     torch.manual_seed(0)
     known = torch.linspace(-0.9, 0.9, 16).view(1, 1, 4, 4)
     model, photos = knowing(small(img_channels=1), known), torch.rand(300, 1, 4, 4)
     frames = animation(model, photos, config)
     assert len(frames) == 2 * FRAMES
+    assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
+    # The first frame shows the photos, and the last the new images.
     torch.testing.assert_close(frames[0], photos)
     new = ((known + 1) / 2).expand_as(photos)
     torch.testing.assert_close(frames[-1], new, atol=1e-4, rtol=0)
-    for frame in frames[FRAMES - 1 : FRAMES + 1]:  # the drowned, and after a step back
+    # The last frame of the first half and the first of the second half are noise.
+    for frame in frames[FRAMES - 1 : FRAMES + 1]:
         noise = frame.flatten()
         assert noise.mean().item() == pytest.approx(0.5, abs=0.02)
         for image in (photos, new):
             both = torch.stack([noise, image.flatten()])
             assert abs(torch.corrcoef(both)[0, 1].item()) < 0.08
-    assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
 
 
-def test_a_film_is_a_gif_of_square_pixels(tmp_path):
-    """All frames in their order, of flat colours to the bit, 4 images a row."""
+def test_the_gif_has_every_frame_with_exact_colours(tmp_path):
+    """4 images per row, enlarged 5 times, white between them."""
     colours = torch.tensor([[1.0, 0, 0], [0, 0.4, 0.2], [0, 0, 1], [0.2, 0.2, 0.2]])
     frames = [c.view(1, 3, 1, 1).expand(8, 3, 24, 24).clone() for c in colours]
     save_animation(frames, tmp_path / "x.gif", columns=4)
@@ -71,16 +76,18 @@ def test_a_film_is_a_gif_of_square_pixels(tmp_path):
         assert picture.n_frames == 4 and picture.info["duration"] == LONG
         assert picture.size == (5 * 101, 5 * 51)
         shown = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
+    # A palette of 256 colours holds every colour of such a frame.
     for frame, colour in zip(shown, colours, strict=True):
         assert frame.getpixel((60, 60)) == tuple((255 * colour).round().int().tolist())
         assert frame.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_a_film_of_noise_is_small(tmp_path):
-    """The worst there is for a GIF: below 2 MB."""
+def test_a_gif_of_noise_is_small(tmp_path):
+    """Below 2 MB, although noise compresses worst."""
     torch.manual_seed(0)
-    frames = [torch.rand(8, 3, 24, 24) for _ in range(2 * FRAMES)]
+    frames = [torch.rand(8, 3, 24, 24) for _ in range(2 * FRAMES)]  # as an animation
     save_animation(frames, tmp_path / "x.gif", columns=4)
     assert (tmp_path / "x.gif").stat().st_size < 2e6
+    # Frames that are alike would be merged; no two of these are.
     with Image.open(tmp_path / "x.gif") as picture:
         assert picture.n_frames == 2 * FRAMES

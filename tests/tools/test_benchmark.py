@@ -1,4 +1,4 @@
-"""The command that times a training step and tells where the time goes."""
+"""The command that times a training step and shows where the time goes."""
 
 import json
 from dataclasses import replace
@@ -13,31 +13,41 @@ from utils.config import PRESETS
 
 CPU = torch.device("cpu")
 TINY = replace(PRESETS["diffusion"][0], channels=(16, 32), batch_size=4, image_size=8)
+SMALL_LINE = ["--channels", "16", "--batch-size", "2", "--device", "cpu", "--out"]
 
 
-def test_operations_of_a_known_convolution_are_counted_right():
+@pytest.fixture
+def small_convolution(monkeypatch):
+    """Time a small plain convolution: bfloat16 is slow without units for it."""
+    monkeypatch.setattr(benchmark, "PLAIN", (2, 3, 8))
+
+
+def event(name, time=0, parent=None):
+    """Return a profiled operation; parent: the name of the one that called it."""
+    above = parent and SimpleNamespace(name=parent, cpu_parent=None)
+    return SimpleNamespace(name=name, cpu_parent=above, self_cpu_time_total=time)
+
+
+def test_operations_of_a_known_convolution_are_counted():
     """Two for each of B x H x W x C_in x C_out x 3 x 3; three times that in training.
 
-    The first layer of a network has no gradient of its input to work out.
+    The first layer of a network needs no gradient of its input.
     """
     layer = torch.nn.Conv2d(5, 7, 3, padding=1)
     x = torch.randn(2, 5, 6, 4)
+    # Padding counts as pixels do, and the bias is not counted.
     forward = 2 * 2 * 6 * 4 * 5 * 7 * 9
     assert benchmark.count_flops(lambda: layer(x)) == forward
+    # The gradient of the weights, then also that of the input.
     assert benchmark.count_flops(lambda: layer(x).sum().backward()) == 2 * forward
     x.requires_grad_()
     assert benchmark.count_flops(lambda: layer(x).sum().backward()) == 3 * forward
 
 
-def test_the_plain_convolution_has_a_speed_in_either_precision(monkeypatch):
-    monkeypatch.setattr(benchmark, "PLAIN", (2, 3, 8))
-    for precision in ("bf16", "fp32"):
-        assert 0 < benchmark.plain_convolution(precision, CPU) < 1e15
-
-
 @pytest.mark.parametrize(
-    "name, above, group",
+    "name, parent, group",
     [
+        # Names of torch 2.14.
         ("aten::mkldnn_convolution", None, "convolution, forward"),
         ("aten::convolution_backward", None, "convolution, backward"),
         ("ConvolutionBackward0", None, "convolution, backward"),
@@ -48,69 +58,80 @@ def test_the_plain_convolution_has_a_speed_in_either_precision(monkeypatch):
         ("aten::_to_copy", None, "casts and copies"),
         ("aten::add_", None, "element-wise"),
         ("aten::embedding", None, "rest"),
+        # The same operation in the optimizer, and in the network.
         ("aten::mm", "Optimizer.step#Muon.step", benchmark.OPTIMIZER),
         ("aten::mm", "aten::linear", "attention and matrix products"),
     ],
 )
-def test_operations_have_a_group(name, above, group):
-    parent = above and SimpleNamespace(name=above, cpu_parent=None)
-    event = SimpleNamespace(name=name, cpu_parent=parent)
-    assert benchmark.group_of(event) == group
+def test_every_operation_belongs_to_a_group(name, parent, group):
+    assert benchmark.group_of(event(name, parent=parent)) == group
 
 
-def test_shares_are_of_the_whole_time():
-    """1 + 3 of 8 microseconds in two groups, the rest in a third."""
+def test_proportions_are_of_the_whole_time():
+    """1 + 3 of 8 microseconds belong to one group, and 4 to no named one."""
     times = (("aten::conv2d", 1), ("aten::convolution", 3), ("aten::view", 4))
-    found = benchmark.time_proportions(
-        SimpleNamespace(name=name, cpu_parent=None, self_cpu_time_total=time)
-        for name, time in times
-    )
+    found = benchmark.time_proportions(event(*row) for row in times)
     assert found.pop("convolution, forward") == 0.5 and found.pop("rest") == 0.5
     assert set(found.values()) == {0.0}
 
 
-def test_a_step_is_one_of_training(monkeypatch):
-    """Every weight moves, and the running average after it."""
+def test_the_step_is_one_of_training(monkeypatch):
+    """Every weight changes, and the moving average is updated after each step."""
     torch.manual_seed(0)
-    kept = []
+    averaged = []
     monkeypatch.setattr(
         "utils.optim.factory.AveragedModel.update_parameters",
-        lambda averaged, model: kept.append(averaged.module),
+        lambda average, model: averaged.append(average.module),
     )
-    model, optimizer, batch_loss, *batch = benchmark.prepare_step(
-        TINY, "diffusion", CPU
-    )
+    step = benchmark.prepare_step(TINY, "diffusion", CPU)
+    model, optimizer, batch_loss, *batch = step
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    for _ in range(3):  # the zeros at the end of the branches let gradients in late
+    # Weights before a layer of zeros have no gradient in the first steps.
+    for _ in range(3):
         optimizer.zero_grad()
         batch_loss(model, *batch).backward()
         optimizer.step()
-    still = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
-    assert still == [] and len(kept) == 3 and kept[0] is not model
+    same = [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+    assert same == [] and len(averaged) == 3 and averaged[0] is not model
 
 
-def test_facts_fit_together(monkeypatch):
-    """Rates are the counts over the time; shares sum to 1; each group took time."""
-    monkeypatch.setattr(benchmark, "PLAIN", (2, 3, 8))
-    monkeypatch.setattr("tools.benchmark.seconds_per_step", lambda *_: 0.25)
+def test_facts_are_consistent(small_convolution, monkeypatch):
+    """Rates are counts over the time; proportions sum to 1; every group took time."""
+    monkeypatch.setattr(benchmark, "seconds_per_step", lambda *_: 0.25)
     found = benchmark.measure(TINY, "diffusion", CPU)
+    # 4 photos per step of 0.25 s.
     assert found["photos_per_second"] == 4 / 0.25
-    in_a_step = 4 * found["operations_per_photo"]
-    assert found["teraflops"] == pytest.approx(in_a_step / 0.25 / 1e12)
+    per_step = 4 * found["operations_per_photo"]
+    assert found["teraflops"] == pytest.approx(per_step / 0.25 / 1e12)
     assert found["operations_of_optimizer"] > 0  # Muon's matrix products
     assert sum(found["proportions"].values()) == pytest.approx(1)
     assert all(proportion > 0 for proportion in found["proportions"].values())
+    # The plain convolution has a speed in either precision.
+    plain = found["plain_convolution_teraflops"]
+    assert plain.keys() == {"bf16", "fp32"} and 0 < min(plain.values()) < 1000
+    # What the report reads.
     assert {"processor", "cores", "threads", "torch"} <= found["machine"].keys()
     assert json.loads(json.dumps(found))["settings"]["channels"] == [16, 32]
 
 
-def test_the_command_writes_what_it_tells(tmp_path):
-    """stdout is the table of the file's numbers; stderr stays empty."""
-    flags = ["--channels", "16", "--batch-size", "2", "--device", "cpu", "--out"]
-    done = run_command("tools.benchmark", *flags, tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_command_prints_the_numbers_of_its_file(
+    small_convolution, tmp_path, capsys
+):
+    benchmark.main([*SMALL_LINE, str(tmp_path)])
     found = json.loads((tmp_path / "log" / "throughput_diffusion.json").read_text())
-    assert done.stdout.splitlines() == benchmark.table(found)
+    # stdout is the table of the file, and flags replace the preset.
+    assert capsys.readouterr().out.splitlines() == benchmark.table(found)
     assert found["settings"]["batch_size"] == 2
+
+
+@pytest.mark.slow  # by its plain convolution in bfloat16, without units for it
+def test_the_profiler_prints_nothing(tmp_path):
+    done = run_command("tools.benchmark", *SMALL_LINE, tmp_path)
+    # On stderr the profiler would report its start and end.
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 4 + len(benchmark.GROUPS) + 2
+
+
+def test_an_unknown_precision_is_refused():
     refused = run_command("tools.benchmark", "--precision", "fp8")
     assert refused.returncode == 2 and "fp8" in refused.stderr

@@ -1,4 +1,4 @@
-"""The command that compares samplers by their evaluations."""
+"""The command that compares samplers at equal numbers of network evaluations."""
 
 import json
 
@@ -13,11 +13,11 @@ from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.device import machine_facts
 from utils.diffusion.samplers import SAMPLERS, Sampler
-from utils.evaluation import evaluate as trials
+from utils.evaluation import evaluate
 from VarAutoencoder import VarAutoencoder
 
-LONGEST = 5  # steps of the tiny model's schedule
-ABOUT = {
+MAX_STEPS = 5  # steps of the tiny model's schedule
+METADATA = {
     "settings": {"image_size": 8},
     "class_proportions": [0.5, 0.3, 0.2],
     "data": {"source": "photos", "split": "?", "split_seed": 0, "count": 30},
@@ -29,38 +29,40 @@ ABOUT = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Photos, and tiny weights that see something in noise."""
+    """Write photos, and weights of a tiny model whose output is not zero."""
     folder = tmp_path_factory.mktemp("steps")
     write_photos(folder / "photos", 10)
     torch.manual_seed(0)
-    model = Diffuser(LONGEST, channels=(16, 32))
+    model = Diffuser(MAX_STEPS, channels=(16, 32))
     for weights in model.network.conv_out.parameters():
         torch.nn.init.normal_(weights, std=0.2)
-    save_checkpoint(folder / "Best_tiny.pkl", model, ABOUT)
+    save_checkpoint(folder / "Best_tiny.pkl", model, METADATA)
     return folder
 
 
 @pytest.fixture
 def run(place, tmp_path, monkeypatch, capsys):
-    """Run the command on 12 colours -> (its JSON, the lines that it prints)."""
+    """Run the command with 12 features -> (its JSON, lines of stdout)."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    monkeypatch.setattr(trials, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
 
     def command(*arguments):
-        where = ["--data", place / "photos", "--out", tmp_path]
-        few = ["--count", 40, "--nfe", 2, 4]
-        line = [place / "Best_tiny.pkl", *where, *few, *arguments]
+        line = [place / "Best_tiny.pkl", "--data", place / "photos", "--out", tmp_path]
+        line += ["--count", 40, "--nfe", 2, 4, *arguments]
         compare_samplers.main(list(map(str, line)))
-        found = json.loads(
-            (tmp_path / "log" / "compare_samplers_tiny.json").read_text()
-        )
+        found = json.loads(json_path(tmp_path).read_text())
         return found, capsys.readouterr().out.splitlines()
 
     return command
 
 
-def by_place(found):
-    """Return {(sampler, steps): point}."""
+def json_path(folder):
+    """Return where the command with `--out folder` writes its numbers."""
+    return folder / "log" / "compare_samplers_tiny.json"
+
+
+def by_sampler(found):
+    """Return {(sampler, steps): point} of the command's JSON."""
     return {(point["sampler"], point["steps"]): point for point in found["points"]}
 
 
@@ -68,108 +70,110 @@ def by_place(found):
     "sampler, nfe, expected",
     [("heun", 1, 1), ("heun", 4, 2), ("heun", 5, 3), ("ddpm", 8, 5), ("ddim", 8, 8)],
 )
-def test_steps_are_the_most_within_the_evaluations(sampler, nfe, expected):
-    assert compare_samplers.steps_within(sampler, nfe, LONGEST) == expected
+def test_steps_are_the_most_within_the_number_of_evaluations(sampler, nfe, expected):
+    assert compare_samplers.steps_within(sampler, nfe, MAX_STEPS) == expected
 
 
 def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
-    """DDIM without noise is Euler, so that both draw the same from the same start."""
+    """DDIM without noise is Euler: both generate the same from the same noise."""
+    # The reference first, then two points per sampler.
     found, lines = run()
-    points = by_place(found)
-    assert list(points)[0] == ("ddpm", LONGEST)
+    points = by_sampler(found)
+    assert list(points)[0] == ("ddpm", MAX_STEPS)
     assert {name for name, _ in points} == set(SAMPLERS)
     assert len(points) == 1 + 2 * len(SAMPLERS)
-    for (sampler, count), point in points.items():
-        assert point["nfe"] == (2 * count - 1 if sampler == "heun" else count)
+    for (sampler, steps), point in points.items():
+        assert point["nfe"] == (2 * steps - 1 if sampler == "heun" else steps)
         assert point["seconds_per_image"] > 0
         value, low, high = point["frechet"]
         assert low < value < high
         assert point["frechet_to_validation"] == "needs more than 12 images, got 6"
-    for number in (2, 4):
-        one, other = (points[name, number]["frechet"] for name in ("ddim", "euler"))
-        assert one == pytest.approx(other, rel=1e-3)
-        assert one != pytest.approx(points["flow", number]["frechet"], rel=1e-3)
+    for steps in (2, 4):
+        ddim, euler, flow = (
+            points[name, steps]["frechet"] for name in ("ddim", "euler", "flow")
+        )
+        assert ddim == pytest.approx(euler, rel=1e-3)
+        assert ddim != pytest.approx(flow, rel=1e-3)
+    # The table, with other numbers of evaluations in brackets, and the figure.
     assert lines[0].split() == ["sampler", "2", "4"] and len(lines) == 2 + len(SAMPLERS)
     (heun,) = [line.split() for line in lines if line.startswith("heun")]
     assert heun[2] == "(1)" and heun[4] == "(3)"
-    assert lines[-1].startswith(f"reference: ddpm, {LONGEST} evaluations, ")
+    assert lines[-1].startswith(f"reference: ddpm, {MAX_STEPS} evaluations, ")
     with Image.open(tmp_path / "vis" / "compare_samplers_tiny.png") as image:
         image.load()
         assert image.width > image.height > 300
 
 
-def test_the_facts_are_told(run, place):
+def test_the_facts_of_a_run_are_written(run):
     found, _ = run("--seed", "7")
     facts = found["facts"]
     assert found["command"].startswith("python -m tools.compare_samplers ")
     assert found["command"].endswith(" --seed 7")
     weights = facts["weights"]
     assert len(weights.pop("sha256")) == 16
-    told = {"model": "diffusion", "epoch": 3, "seed": 1, "valid_loss": 0.5}
-    assert weights == told
+    expected = {"model": "diffusion", "epoch": 3, "seed": 1, "valid_loss": 0.5}
+    assert weights == expected
     assert (facts["count"], facts["seed"]) == (40, 7)
     assert facts["machine"] == machine_facts() and facts["data"]["count"] == 30
 
 
 def test_evaluations_are_counted_not_assumed(run, monkeypatch):
-    """A sampler that asks three times a step."""
+    """With a sampler that evaluates the network three times per step."""
 
-    def thrice(denoise, x, levels):
+    def three_evaluations(denoise, x, sigmas):
         yield x
-        for level in levels[:-1]:
-            x = sum(denoise(x, level) for _ in range(3)) / 3
+        for sigma in sigmas[:-1]:
+            x = sum(denoise(x, sigma) for _ in range(3)) / 3
             yield x
 
-    monkeypatch.setattr(
-        compare_samplers, "points_requested", lambda *_: [("ddpm", 5), ("ddim", 2)]
-    )
+    points = [("ddpm", MAX_STEPS), ("ddim", 2)]
+    monkeypatch.setattr(compare_samplers, "points_requested", lambda *_: points)
     monkeypatch.setattr(compare_samplers, "table", lambda *_: [])
-    monkeypatch.setitem(SAMPLERS, "ddim", Sampler(lambda *of: thrice(*of)))
+    monkeypatch.setitem(SAMPLERS, "ddim", Sampler(three_evaluations))
     found, _ = run()
-    assert by_place(found)["ddim", 2]["nfe"] == 6
+    assert by_sampler(found)["ddim", 2]["nfe"] == 6
 
 
 def test_a_run_goes_on_where_it_ended(run, tmp_path, monkeypatch, caplog):
-    """Points that are there are kept, others are drawn as before; not so, of others."""
-    path = tmp_path / "log" / "compare_samplers_tiny.json"
-    before = by_place(run()[0])
+    """Points of the same run are kept, and the missing ones have the same values."""
+    # Four points remain, of which one is changed so that it can be recognized.
+    path = json_path(tmp_path)
+    before = by_sampler(run()[0])
     found = json.loads(path.read_text())
     found["points"] = found["points"][:4]
     found["points"][1]["frechet"] = [7.0, 6.0, 8.0]
     path.write_text(json.dumps(found))
-    drawn, measured = [], compare_samplers.measure
-    monkeypatch.setattr(
-        compare_samplers, "measure", lambda *of: drawn.append(of[1:3]) or measured(*of)
-    )
-    after = by_place(run()[0])
-    assert (
-        sorted(drawn) == sorted(list(before)[4:])
-        and "compare_samplers_tiny" not in caplog.text
-    )
-    assert set(after) == set(before)
+    measured, measure = [], compare_samplers.measure
+
+    def recorded(model, sampler, steps, *rest):
+        measured.append((sampler, steps))
+        return measure(model, sampler, steps, *rest)
+
+    monkeypatch.setattr(compare_samplers, "measure", recorded)
+    after = by_sampler(run()[0])
+    assert sorted(measured) == sorted(list(before)[4:])
+    assert "compare_samplers_tiny" not in caplog.text and set(after) == set(before)
     assert after[list(before)[1]]["frechet"] == [7.0, 6.0, 8.0]
-    for place in list(before)[4:]:
-        assert after[place]["frechet"] == before[place]["frechet"]
-    drawn.clear()
-    found, _ = run("--seed", "1")
-    assert len(drawn) == len(before) and "is of another run" in caplog.text
+    for key in list(before)[4:]:
+        assert after[key]["frechet"] == before[key]["frechet"]
+    # Nothing is kept of another seed, or of a damaged file.
+    measured.clear()
+    run("--seed", "1")
+    assert len(measured) == len(before) and "is of another run" in caplog.text
     path.write_text("{")
-    drawn.clear()
-    assert by_place(run("--seed", "1")[0]).keys() == before.keys()
-    assert len(drawn) == len(before) and "is damaged" in caplog.text
+    measured.clear()
+    assert by_sampler(run("--seed", "1")[0]).keys() == before.keys()
+    assert len(measured) == len(before) and "is damaged" in caplog.text
 
 
 def test_an_interrupted_run_keeps_its_points(run, tmp_path, monkeypatch):
-    """What is measured is on disk before the next point begins."""
-    measured, path = (
-        compare_samplers.measure,
-        tmp_path / "log" / "compare_samplers_tiny.json",
-    )
+    """Each point is written before the next one begins."""
+    measure, path = compare_samplers.measure, json_path(tmp_path)
 
-    def third_fails(*of):
+    def third_fails(*arguments):
         if path.exists() and len(json.loads(path.read_text())["points"]) == 2:
             raise KeyboardInterrupt
-        return measured(*of)
+        return measure(*arguments)
 
     monkeypatch.setattr(compare_samplers, "measure", third_fails)
     with pytest.raises(KeyboardInterrupt):
@@ -178,7 +182,7 @@ def test_an_interrupted_run_keeps_its_points(run, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_compared_is_refused(run, tmp_path, place):
-    """P25: too few images for the features; weights that are no diffusion model's."""
+    """P25: fewer images than features; weights of another kind of model."""
     with pytest.raises(UsageError, match="--count: .* more than 12 images, got 12"):
         run("--count", "12")
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8))

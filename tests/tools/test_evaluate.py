@@ -19,7 +19,7 @@ from utils.evaluation.features import FlowerFeatures
 from utils.latents import Priors
 from VarAutoencoder import VarAutoencoder
 
-MEASURES = {
+NAMES = {
     "Frechet distance",
     "- to validation photos",
     "kernel distance",
@@ -35,7 +35,7 @@ MEASURES = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Drawn photos, and those of training as an array."""
+    """Write drawn photos, and the training photos among them as train.npy."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_photos(folder / "photos", 50)
     training, _ = create_flower_dataloaders(16, folder / "photos", 24, 24)
@@ -46,34 +46,37 @@ def place(tmp_path_factory):
 def test_training_photos_are_at_distance_zero_and_all_copies(
     place, capsys, monkeypatch
 ):
-    """By 108 features, the mean colours of 36 places."""
+    """With 108 features, the mean colours of 36 squares."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
     monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
     found = measured(place, capsys, array)
+    # The training photos.
     ours = found[array]
     assert set(found) == {array, "validation photos", "our AE", "our VAE"}
-    assert ours["images"] == 120 and set(ours) == {"images", *MEASURES}
-    far = found["our VAE"]["Frechet distance"][0]  # 120 of the 150 are near to them
+    assert ours["images"] == 120 and set(ours) == {"images", *NAMES}
+    far = found["our VAE"]["Frechet distance"][0]  # of all photos, 4 of 5 are these
     assert ours["Frechet distance"][0] < far / 10
     for name in ("precision", "copies by pixels", "copies by features"):
         assert ours[name][0] == 1
     for name in ("nearest by pixels", "nearest by features"):
         assert ours[name][0] == pytest.approx(0, abs=1e-3)
+    # Other photos of the same distribution.
     others = found["validation photos"]
     assert others["nearest by pixels"][0] > 0.1
     assert others["images"] == 30 and others["copies by pixels"][0] < 0.1
     assert others["Frechet distance"] == "needs more than 108 images, got 30"
     _, low, high = others["kernel distance"]
     assert low <= 0 <= high
+    # Samples of models that were trained on other flowers.
     for name in ("AE", "VAE"):
         assert found[f"our {name}"]["images"] == 120
         theirs = found[f"our {name}"]["kernel distance"][0]
-        assert theirs > ours["kernel distance"][0]  # trained on other flowers
+        assert theirs > ours["kernel distance"][0]
 
 
 def test_frechet_distances_alone(place, capsys, monkeypatch):
-    """The same numbers, of the images that are asked for and of no others."""
+    """The same numbers, and only of IMAGES."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(12), torch.nn.Flatten())
     monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
@@ -84,14 +87,12 @@ def test_frechet_distances_alone(place, capsys, monkeypatch):
     assert all(alone[array][name] == whole[name] for name in names)
 
 
-def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, caplog):
-    evaluate.main(
-        [str(place / "train.npy"), "--data", str(place / "photos")]
-        + ["--extractor", "pixels"]
-    )
+def test_the_table_has_a_row_per_metric_and_a_column_per_set(place, capsys, caplog):
+    flags = ["--data", str(place / "photos"), "--extractor", "pixels"]
+    evaluate.main([str(place / "train.npy"), *flags])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("  ")[0] == "measure" and "train.npy (120)" in lines[0]
-    assert {line.split("  ")[0] for line in lines[1:]} == MEASURES
+    assert {line.split("  ")[0] for line in lines[1:]} == NAMES
     assert len({len(line) for line in lines}) == 1
     (row,) = [line for line in lines if line.startswith("Frechet")]
     assert row.split() == ["Frechet", "distance", "-", "-", "-", "-"]
@@ -100,7 +101,7 @@ def test_the_table_has_a_row_per_measure_and_a_column_per_set(place, capsys, cap
 
 @pytest.mark.parametrize("kind", ["VAE", "diffusion", "folder", "array"])
 def test_images_come_from_weights_a_folder_or_an_array(place, tmp_path, kind):
-    """All as (N, 3, H, W) in [0, 1], float32; only a diffusion model is asked names."""
+    """All (N, 3, H, W) float32 in [0, 1]; only a diffusion model has species."""
     torch.manual_seed(0)
     path, shape = tmp_path / "weights", (5, 3, 8, 8)
     if kind == "VAE":
@@ -111,14 +112,14 @@ def test_images_come_from_weights_a_folder_or_an_array(place, tmp_path, kind):
         path, shape = place / "photos" / "astilbe", (50, 3, 24, 24)
     else:
         path, shape = place / "train.npy", (120, 3, 24, 24)
-    images, names = read(path)
+    images, names, facts = read(path)
     assert images.shape == shape and images.dtype == torch.float32
     assert 0 <= images.min() < images.max() <= 1
-    assert (names is not None) == (kind == "diffusion")
+    assert (names is not None) == (facts is not None) == (kind == "diffusion")
 
 
 def test_more_images_than_fit_in_memory_are_refused(tmp_path):
-    """P25: the number and the limit are named."""
+    """P25: the message names the number and the limit."""
     with pytest.raises(UsageError, match="--count: at most 10000, got 10001"):
         evaluate.main([str(tmp_path), "--count", "10001"])
 
@@ -131,8 +132,8 @@ def test_more_images_than_fit_in_memory_are_refused(tmp_path):
         (np.array([None]), "cannot read"),
     ],
 )
-def test_another_array_is_refused(tmp_path, array, words):
-    """P9: never unpickled; the type and shape are named."""
+def test_arrays_of_other_types_and_shapes_are_refused(tmp_path, array, words):
+    """P9: objects are not unpickled; the message names type and shape."""
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(UserError, match=words):
         read(tmp_path / "x.npy")
@@ -151,12 +152,12 @@ def test_the_extractor_of_a_file(tmp_path):
     torch.testing.assert_close(found, model(images))
 
 
-def test_inception_sees_bytes(monkeypatch):
-    """A stand-in of the same interface: uint8 (N, 3, H, W) -> (N, D)."""
-    seen = []
+def test_inception_gets_8_bit_images(monkeypatch):
+    """A network with the same interface: uint8 (N, 3, H, W) -> (N, D)."""
+    received = []
 
     def network(images):
-        seen.append(images)
+        received.append(images)
         return images.flatten(1).float()
 
     module = SimpleNamespace(NoTrainInceptionV3=lambda name, features_list: network)
@@ -164,47 +165,48 @@ def test_inception_sees_bytes(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
     found = features.find_extractor("inception")(torch.ones(2, 3, 4, 4))
-    assert found.shape == (2, 48) and seen[0].dtype == torch.uint8
-    assert seen[0].min() == 255
+    assert found.shape == (2, 48) and received[0].dtype == torch.uint8
+    assert received[0].min() == 255
 
 
 def test_inception_without_its_package(monkeypatch):
-    """The remedy is named."""
+    """The message names the command that installs it."""
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[metrics\]'"):
         features.find_extractor("inception")
 
 
-def test_weights_are_judged_by_samples_and_reconstructions(place, tmp_path, capsys):
-    """A decoder that always paints one flat colour: both are the same grey images."""
+def test_samples_and_reconstructions_of_weights_are_measured(place, tmp_path, capsys):
+    """Of a decoder with a constant output both are the same grey images."""
     model = VarAutoencoder(4)
     with torch.no_grad():
         for parameter in model.decoder.image[-2].parameters():
             parameter.zero_()
     save_checkpoint(tmp_path / "flat.pth", model)
     path = str(tmp_path / "flat.pth")
-    few = ("--extractor", "pixels", "--count", "50")
-    found = measured(place, capsys, path, place / "train.npy", *few)
-    drawn, rebuilt = found[path], found[f"reconstructions by {path}"]
-    assert drawn["images"] == 50 and rebuilt["images"] == 120
+    flags = ("--extractor", "pixels", "--count", "50")
+    found = measured(place, capsys, path, place / "train.npy", *flags)
+    samples, rebuilt = found[path], found[f"reconstructions by {path}"]
+    assert samples["images"] == 50 and rebuilt["images"] == 120
     assert str(place / "train.npy") in found
-    distances = [column["kernel distance"][0] for column in (drawn, rebuilt)]
+    distances = [column["kernel distance"][0] for column in (samples, rebuilt)]
     assert distances[0] == pytest.approx(distances[1], rel=1e-3) and distances[0] > 0
 
 
-def test_another_split_is_obeyed(place, tmp_path):
+def test_photos_have_the_size_and_split_of_the_weights(place, tmp_path):
     """Copies are sought among the photos that the weights were trained on."""
     metadata = {"settings": {"image_size": 8}, "data": {"split_seed": 7}}
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8), metadata)
     for path, side, seed in ((tmp_path / "x.pth", 8, 7), (place / "train.npy", 24, 0)):
         args = evaluate.parse([str(path), "--data", str(place / "photos")])
-        training, _ = evaluate.open_photos(args)
+        metadata = evaluate.read_metadata(args.images)
+        training, _ = evaluate.open_photos(args, metadata)
         assert training.images.shape[2:] == (side, side)
         assert training.metadata["split_seed"] == seed
 
 
 @pytest.mark.parametrize("name", ["features", "prior_AE"])
-def test_weights_that_draw_nothing_are_refused(tmp_path, name):
+def test_weights_that_generate_no_images_are_refused(tmp_path, name):
     model = FlowerFeatures(["a", "b"]) if name == "features" else Priors("AE", 2, 1)
     save_checkpoint(tmp_path / "x.pth", model)
     with pytest.raises(
@@ -214,7 +216,7 @@ def test_weights_that_draw_nothing_are_refused(tmp_path, name):
 
 
 def test_images_that_cannot_be_compared_are_refused(place, tmp_path):
-    """Other sizes or splits; a prior for what is already drawn."""
+    """Other sizes or splits; flags of sampling for existing images."""
     save_checkpoint(tmp_path / "a.pth", VarAutoencoder(4), {"data": {"split_seed": 1}})
     several = [str(tmp_path / "a.pth"), str(place / "train.npy")]
     with pytest.raises(UsageError, match="IMAGES differ in size or split"):

@@ -1,4 +1,4 @@
-"""The command that measures, on a diffusion model's images of named species."""
+"""tools.evaluate on a diffusion model's images of requested species."""
 
 import json
 
@@ -21,22 +21,22 @@ def place(tmp_path_factory):
     return folder
 
 
-def test_a_diffusion_model_draws_what_is_asked(tmp_path, monkeypatch):
-    """In batches; equal shares of the names, in their order, and as often named."""
+def test_a_diffusion_model_samples_the_requested_species(tmp_path, monkeypatch):
+    """In batches; in equal proportions, or by default in those of its photos."""
     monkeypatch.setattr("utils.diffusion.sampling.BATCH_SIZE", 2)
     path = save_small(tmp_path / "x.pkl")
-    images, names = read(path, "--steps", "1", "--species", "calendula", "astilbe")
+    images, names, _ = read(path, "--steps", "1", "--species", "calendula", "astilbe")
     assert len(images) == 5 and names == 3 * ["calendula"] + 2 * ["astilbe"]
     torch.testing.assert_close(images * 255, (images * 255).round())  # as if saved
     torch.manual_seed(0)
-    _, names = read(path, "--steps", "1", "--count", "400")
-    assert 160 < names.count("astilbe") < 240  # of a half
+    names = read(path, "--steps", "1", "--count", "400").species
+    assert 160 < names.count("astilbe") < 240  # expected: half of them
 
 
-def test_a_diffusion_model_without_a_description_is_asked_nothing(tmp_path):
-    """`Diffuser.save` knows no size and no species: 24 x 24, of any."""
+def test_weights_without_species_are_sampled_without_labels(tmp_path):
+    """`Diffuser.save` stores no image size and no species: 24 x 24, of any class."""
     small().save(tmp_path / "x.pkl")
-    images, names = read(tmp_path / "x.pkl", "--steps", "1", "--count", "2")
+    images, names, _ = read(tmp_path / "x.pkl", "--steps", "1", "--count", "2")
     assert images.shape == (2, 3, 24, 24) and names is None
 
 
@@ -48,8 +48,8 @@ def test_flags_that_do_not_fit_a_diffusion_model_are_refused(tmp_path):
         read(path, "--species", "rose")
 
 
-class Namer(torch.nn.Flatten):
-    """Sees a pixel, and calls whatever it is shown a calendula."""
+class AlwaysCalendula(torch.nn.Flatten):
+    """An extractor of five pixels, which classifies every image as a calendula."""
 
     classes = ["rose", "astilbe", "calendula", "bellflower"]
 
@@ -60,14 +60,9 @@ class Namer(torch.nn.Flatten):
         return torch.tensor([0.0, 1.0, 2.0, 1.0]).expand(len(images), -1)
 
 
-def test_species_named_right_go_by_the_extractors_names(
-    place,
-    tmp_path,
-    capsys,
-    monkeypatch,
-):
-    """The share of images whose species it names as asked; of photos, as they are."""
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: Namer())
+def test_images_classified_as_requested(place, tmp_path, capsys, monkeypatch):
+    """By the extractor's order of classes; photos are compared to their labels."""
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: AlwaysCalendula())
     path = save_small(tmp_path / "x.pkl")
     flags = ["--sampler", "heun", "--steps", "2", "--guidance", "1"]
     flags += ["--count", "300", "--species"]
@@ -76,35 +71,44 @@ def test_species_named_right_go_by_the_extractors_names(
         assert found[str(path)]["classified as requested"][0] == proportion
     found = measured(place, capsys, path, *flags, "astilbe", "calendula")
     assert found[str(path)]["classified as requested"][0] == 0.5
-    drawn = {name: found[str(path)][name] for name in ("sampler", "steps", "guidance")}
-    assert drawn == {"sampler": "heun", "steps": 2, "guidance": 1.0}
+    # How the images were sampled is beside the metrics.
+    facts = {name: found[str(path)][name] for name in ("sampler", "steps", "guidance")}
+    assert facts == {"sampler": "heun", "steps": 2, "guidance": 1.0}
     assert found[str(path)]["nfe"] == 3  # counted: one in the last step
     _, validation = create_flower_dataloaders(16, place / "photos", 8, 8)
     labels = validation.dataset.labels.tolist()
-    told = found["validation photos"]["classified as requested"][0]
-    assert told == pytest.approx(labels.count(2) / len(labels))
+    proportion = found["validation photos"]["classified as requested"][0]
+    assert proportion == pytest.approx(labels.count(2) / len(labels))
 
 
-def test_a_classifier_that_lacks_a_name_names_nothing():
-    """And neither do images of which none was asked."""
+def test_a_classifier_that_lacks_a_species_gives_no_value():
+    """Neither do images of which no species was requested."""
     images = torch.rand(3, 3, 4, 4)
     for names in (None, ["astilbe", "astilbe", "zinnia"]):
-        found = evaluate.classified_as_requested(images, names, Namer())
+        found = evaluate.classified_as_requested(images, names, AlwaysCalendula())
         assert found.startswith("no species was requested")
-    found = evaluate.classified_as_requested(
-        images, 2 * ["calendula"] + ["rose"], Namer()
-    )
+    names = ["calendula", "calendula", "rose"]
+    found = evaluate.classified_as_requested(images, names, AlwaysCalendula())
     assert found[0] == pytest.approx(2 / 3)
 
 
-def test_how_images_were_drawn_is_told(tmp_path):
-    """Guidance evaluates the network twice where it acts; an array was not drawn."""
+def test_sampling_facts(tmp_path):
+    """Guidance evaluates the network twice within its interval."""
     path = save_small(tmp_path / "x.pkl")
     flags = ["--sampler", "euler", "--steps", "3", "--guidance", "2"]
     for low, nfe in (("0", 6), ("1", 5)):
         interval = "--guidance-interval", low, "1e5"
-        args = evaluate.parse([str(path), *flags, *interval])
-        told = evaluate.sampling_facts(path, args)
-        assert (told["guidance"], told["nfe"]) == (2, nfe)
-        assert json.dumps(told, allow_nan=False)
-    assert evaluate.sampling_facts(tmp_path / "x.npy", args) == {}
+        facts = read(path, *flags, *interval).facts
+        assert (facts["guidance"], facts["nfe"]) == (2, nfe)
+        assert json.dumps(facts, allow_nan=False)
+
+
+def test_sampling_facts_do_not_change_later_images(tmp_path, monkeypatch):
+    """The network evaluations are counted with random numbers of their own."""
+    path, after = save_small(tmp_path / "x.pkl"), []
+    for facts in (evaluate.sampling_facts, lambda *_: {}):
+        monkeypatch.setattr(evaluate, "sampling_facts", facts)
+        torch.manual_seed(0)
+        read(path, "--sampler", "ddpm", "--steps", "2")
+        after.append(torch.rand(3))
+    assert torch.equal(*after)

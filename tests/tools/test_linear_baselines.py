@@ -1,4 +1,4 @@
-"""The command that prints the linear yardsticks."""
+"""The command that prints what linear models reach."""
 
 import re
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from tests.helpers.project import write_photos
-from tools import linear_baselines as controls
+from tools import linear_baselines
 from utils.cli import UserError
 from utils.data_processor import create_flower_dataloaders
 
 
 def test_it_prints_the_residual_variance(tmp_path, capsys):
-    """What PCA leaves of the training photos is the variance off its axes."""
+    """The error of PCA on training photos is the sum of the other eigenvalues."""
     root = write_photos(tmp_path / "photos", 20)
     line = f"--data {root} --encoding-dim 5 --image-size 8"
-    controls.main(line.split())
+    linear_baselines.main(line.split())
     first, second = capsys.readouterr().out.splitlines()
     train, valid = map(float, re.findall(r"0\.\d{5}", first))
     training, _ = create_flower_dataloaders(16, root, 8, 8)
@@ -29,4 +29,4 @@ def test_it_prints_the_residual_variance(tmp_path, capsys):
 def test_more_components_than_photos_are_refused(tmp_path):
     root = write_photos(tmp_path / "photos", 2)
     with pytest.raises((ValueError, UserError), match="components must be 1 to 4"):
-        controls.main(["--data", str(root), "--encoding-dim", "64"])
+        linear_baselines.main(["--data", str(root), "--encoding-dim", "64"])

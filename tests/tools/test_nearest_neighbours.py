@@ -14,12 +14,12 @@ PIXELS = torch.nn.Flatten()
 
 
 def near_by_pixels(samples, photos):
-    """What `sheet` takes: pixels, and the nearest photos by them."""
+    """Return the argument `found` of `sheet`, with pixels as the only distance."""
     return {"pixels": (PIXELS, nearest_training_images(samples, photos))}
 
 
-def test_a_mirrored_copy_is_shown_mirrored():
-    """Exactly as the sample looks; an unmirrored one as it is."""
+def test_a_flipped_copy_is_shown_flipped():
+    """The photos under samples that are copies, half of them flipped, equal them."""
     torch.manual_seed(0)
     photos = torch.rand(6, 3, 8, 8)
     samples = torch.cat([photos[:3].flip(3), photos[3:]])
@@ -28,15 +28,16 @@ def test_a_mirrored_copy_is_shown_mirrored():
     assert torch.equal(nearest_neighbours.orient(samples, photos, PIXELS), samples)
 
 
-def test_copies_are_the_first_suspects():
-    """Ten of sixty are photos with a little noise; no other sample comes before."""
+def test_copies_are_the_most_similar_samples():
+    """Ten of sixty samples are photos with a little noise."""
     torch.manual_seed(0)
     photos, samples = torch.rand(30, 3, 8, 8), torch.rand(60, 3, 8, 8)
     copies = torch.randperm(60)[:10]
     samples[copies] = photos[:10] + 0.01 * torch.randn(10, 3, 8, 8)
     found = near_by_pixels(samples, photos)
     assert set(nearest_neighbours.most_similar(found)) == set(copies.tolist())
-    (_, near) = found["pixels"]
+    # The head of a column: distance, and ratio to the second distance.
+    _, near = found["pixels"]
     first = nearest_neighbours.most_similar(found)[0]
     distance = (samples[first] - photos[near.indices[first]]).norm()
     parts = nearest_neighbours.block([first], samples, photos, found)
@@ -44,29 +45,28 @@ def test_copies_are_the_first_suspects():
     assert near.copies()[copies].all()
 
 
-def test_the_sheet_holds_forty_samples_and_ten_suspects():
-    """Five blocks: samples, then a row of words and of photos for each way."""
+def test_the_sheet_has_forty_samples_and_the_ten_most_similar():
+    """Five blocks: samples, then a row of text and one of photos per distance."""
     torch.manual_seed(0)
     photos, samples = torch.rand(5, 3, 8, 8), torch.rand(41, 3, 8, 8)
-    parts = nearest_neighbours.sheet(
-        samples, photos, near_by_pixels(samples, photos), "it"
-    )
+    found = near_by_pixels(samples, photos)
+    parts = nearest_neighbours.sheet(samples, photos, found, "title")
     pictures = [part for part in parts if not isinstance(part, str | list)]
     assert len(pictures) == 5 * 2 and len({p.shape for p in pictures}) == 1
     assert [len(part) for part in parts if isinstance(part, list)] == 5 * [10]
-    assert parts[0] == "it" and "of 41 samples" in parts[-4]
+    assert parts[0] == "title" and "of 41 samples" in parts[-4]
 
 
-def test_the_command_draws_a_sheet(photo_folder, tmp_path):
-    """Ten columns of samples by the weights of a file."""
+def test_the_command_writes_a_picture(photo_folder, tmp_path):
+    """Of ten columns, sampled from the weights of a file."""
     metadata = {
         "settings": {"image_size": 8},
         "data": {"split_seed": 0, "source": "photos", "split": "", "count": 30},
     }
     save_checkpoint(tmp_path / "tiny.pkl", Diffuser(2, channels=(16,)), metadata)
-    where = ["--data", str(photo_folder), "--out", str(tmp_path)]
-    config = ["--weights", str(tmp_path / "tiny.pkl"), "--count", "40", "--steps", "1"]
-    nearest_neighbours.main([*where, *config])
+    flags = ["--data", str(photo_folder), "--out", str(tmp_path)]
+    flags += ["--weights", str(tmp_path / "tiny.pkl"), "--count", "40"]
+    nearest_neighbours.main([*flags, "--steps", "1"])
     with Image.open(tmp_path / "vis" / "nearest_neighbours_diffusion.png") as picture:
         assert picture.width > 10 * 96 and picture.height > 15 * 96
 

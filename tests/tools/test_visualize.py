@@ -1,4 +1,4 @@
-"""The pictures of a latent space, and of what a diffusion model can do."""
+"""The figures of latent spaces and of diffusion models."""
 
 import pytest
 import torch
@@ -21,51 +21,58 @@ def photos(tmp_path_factory):
     return write_photos(tmp_path_factory.mktemp("visualize") / "photos", 12)
 
 
+# Autoencoders -------------------------------------------------------------------------
+
+
+def autoencoder(name, encoding_dim):
+    """Return an untrained autoencoder of 24 x 24 images, in evaluation mode."""
+    args = {"encoding_dim": encoding_dim, "img_width": 24, "img_height": 24}
+    return build_model(name, **args).eval()
+
+
 @pytest.mark.parametrize(
-    "name, encoding_dim", [("MLPAE", 5), ("AE", 1), ("VAE", 1), ("VAE", 6)]
+    "name, encoding_dim",
+    # Codes of one dimension have a single principal axis.
+    [("MLPAE", 5), ("AE", 1), ("VAE", 1), ("VAE", 6)],
 )
-def test_every_autoencoder_gets_its_picture(photos, tmp_path, name, encoding_dim):
-    model = build_model(name, encoding_dim=encoding_dim, img_width=24, img_height=24)
-    save_checkpoint(tmp_path / "w.pth", model)
+def test_every_autoencoder_has_a_figure(photos, tmp_path, name, encoding_dim):
+    save_checkpoint(tmp_path / "w.pth", autoencoder(name, encoding_dim))
     where = f"--data {photos} --out {tmp_path} --weights {tmp_path / 'w.pth'}"
     command.main(["--model", name, *where.split()])
     with Image.open(tmp_path / "vis" / f"latent_{name}.png") as picture:
         assert min(picture.size) > 500
 
 
-def test_walks_lead_from_photo_to_photo():
-    """Two rows a pair, line and arc, from one reconstruction to the other."""
+def test_interpolations_start_and_end_at_reconstructions():
+    """Two rows for each pair of photos: linear and spherical."""
     torch.manual_seed(0)
-    model = build_model("AE", encoding_dim=8, img_width=24, img_height=24).eval()
-    photos = torch.rand(4, 3, 24, 24)
+    model, photos = autoencoder("AE", 8), torch.rand(4, 3, 24, 24)
     rows = latents.interpolate(model, photos).view(4, latents.STEPS, 3, 24, 24)
     with torch.no_grad():
         ends = model(photos)
-    for row, pair in zip(rows, (0, 0, 2, 2), strict=True):
-        torch.testing.assert_close(row[0], ends[pair], atol=1e-5, rtol=0)
-        torch.testing.assert_close(row[-1], ends[pair + 1], atol=1e-5, rtol=0)
+    for row, first in zip(rows, (0, 0, 2, 2), strict=True):
+        torch.testing.assert_close(row[0], ends[first], atol=1e-5, rtol=0)
+        torch.testing.assert_close(row[-1], ends[first + 1], atol=1e-5, rtol=0)
+    # The two rows of a pair differ between their ends.
     assert not torch.allclose(rows[0], rows[1], atol=1e-4)
 
 
-def test_dimensions_of_a_vae_are_its_kl(photos):
-    """One bar a dimension, whose sum is the KL; of others the variance of the codes."""
-    images = torch.rand(20, 3, 24, 24)
-    vae = build_model("VAE", encoding_dim=6, img_width=24, img_height=24).eval()
-    bars, what, title = latents.dimension_bars(vae, images, None)
-    assert what == "KL (nats)" and len(bars) == 6 and "of 6" in title
-    assert sum(bars) == pytest.approx(
-        vae.validation_details(images)["kl"].sum(1).mean().item(), rel=1e-4
-    )
+def test_the_bars_sum_to_the_kl_or_to_the_variance():
+    """One bar per dimension: KL of a VAE, variance of codes of other autoencoders."""
+    images, vae = torch.rand(20, 3, 24, 24), autoencoder("VAE", 6)
+    bars, label, title = latents.dimension_bars(vae, images, None)
+    assert label == "KL (nats)" and len(bars) == 6 and "of 6" in title
+    kl = vae.validation_details(images)["kl"].sum(1).mean().item()
+    assert sum(bars) == pytest.approx(kl, rel=1e-4)
+    # An autoencoder, whose codes have standard deviations 1, 2 and 3.
     codes = torch.randn(500, 3) * torch.tensor([1.0, 2.0, 3.0])
-    ae = build_model("AE", encoding_dim=3, img_width=24, img_height=24)
-    bars, what, _ = latents.dimension_bars(ae, images, codes)
-    assert what == "variance" and sum(bars) == pytest.approx(
-        codes.var(0).sum().item(), rel=1e-4
-    )
+    bars, label, _ = latents.dimension_bars(autoencoder("AE", 3), images, codes)
+    assert label == "variance"
+    assert sum(bars) == pytest.approx(codes.var(0).sum().item(), rel=1e-4)
 
 
 def test_too_few_photos_are_refused(tmp_path):
-    """One validation photo leads nowhere."""
+    """An interpolation needs two validation photos."""
     root = write_photos(tmp_path / "few", 1)
     save_checkpoint(tmp_path / "w.pth", build_model("AE", encoding_dim=2))
     options = f"--model AE --data {root} --weights {tmp_path / 'w.pth'}"
@@ -73,7 +80,7 @@ def test_too_few_photos_are_refused(tmp_path):
         command.main([*options.split(), "--out", str(tmp_path)])
 
 
-# Diffusion models -----------------------------------------------------------------
+# Diffusion models ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +89,7 @@ def weights(tmp_path_factory):
 
 
 def run(out, photos, weights, *more):
-    """Run the command on a small model -> names of the pictures it made."""
+    """Run the command on a small model -> names of the pictures that it saved."""
     where = ["--out", out, "--data", photos, "--weights", weights]
     command.main([*QUICK, *map(str, where), *map(str, more)])
     return {path.name for path in (out / "vis").iterdir()}
@@ -94,87 +101,96 @@ def context_of(weights, *more):
     return FigureContext(args, *load_model("diffusion", weights))
 
 
-def test_every_picture_is_made(photos, weights, tmp_path, capsys):
-    """All that need no further input, and nothing is said."""
+def test_every_figure_is_saved(photos, weights, tmp_path, capsys):
+    """By default all that need no photo; nothing is printed."""
     found = run(tmp_path, photos, weights)
-    assert tuple(FIGURES) == command.FIGURES
-    names = {f"{what}_diffusion.png" for what in command.FIGURES if what != "init"}
+    names = {f"{name}_diffusion.png" for name in command.WITHOUT_PHOTO}
     assert found == names | {"denoise_diffusion.gif"}
     for name in found:
         with Image.open(tmp_path / "vis" / name) as picture:
             assert min(picture.size) > 200
     assert capsys.readouterr().out == ""
+    # The choices of --show are the rows of the table.
+    assert tuple(FIGURES) == command.FIGURES
 
 
 @pytest.mark.parametrize("strength", [[], ["--strength", "0.4"]])
-def test_an_image_begins_as_a_photo(photos, weights, tmp_path, strength):
+def test_only_the_figure_of_a_given_photo_is_saved(photos, weights, tmp_path, strength):
     photo = next((photos / SPECIES[0]).iterdir())
     found = run(tmp_path, photos, weights, "--init", photo, *strength)
     assert found == {"init_diffusion.png"}
 
 
-def test_pictures_do_not_depend_on_each_other(photos, weights, tmp_path):
-    """The same bits alone and after others; other bits from another seed."""
-    one, two, three = (tmp_path / name for name in "abc")
-    run(one, photos, weights, "--show", "guidance", "species", "inpaint")
-    run(two, photos, weights, "--show", "inpaint")
-    run(three, photos, weights, "--show", "inpaint", "--seed", "1")
-    name = "vis/inpaint_diffusion.png"
-    alike = [(place / name).read_bytes() for place in (one, two, three)]
-    assert alike[0] == alike[1] != alike[2]
+def test_figures_do_not_depend_on_each_other(photos, weights, tmp_path):
+    """The same bits alone and after other figures; other bits from another seed."""
+    # Inpainting draws photos, noise of the start, and noise of every step.
+    saved = []
+    for words in ("guidance species inpaint", "inpaint", "inpaint --seed 1"):
+        run(tmp_path, photos, weights, "--show", *words.split())
+        saved.append((tmp_path / "vis" / "inpaint_diffusion.png").read_bytes())
+    assert saved[0] == saved[1] != saved[2]
 
 
-def test_a_stage_draws_the_species_asked_for(weights):
-    """In even shares; noise on the way is the same at every call."""
-    context = context_of(
-        weights, "--species", "calendula", "astilbe", "--sampler", "ddpm"
-    )
-    species = context.labels(5)
-    assert species.tolist() == [2, 2, 2, 0, 0]
-    assert context.names(species)[2:4] == ["calendula", "astilbe"]
+def test_samples_are_of_the_wanted_species(weights):
+    """In equal proportions; noise that the sampler adds is the same at every call."""
+    wanted = ["calendula", "astilbe"]  # labels 2 and 0
+    context = context_of(weights, "--species", *wanted, "--sampler", "ddpm")
+    labels = context.labels(5)
+    assert labels.tolist() == [2, 2, 2, 0, 0]
+    assert context.names(labels)[2:4] == wanted
+    # One noise gives one result, until the config changes.
     noise = context.noise(5)
-    first, again = (context.generate(noise, species) for _ in range(2))
+    first, again = (context.generate(noise, labels) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, context.generate(noise, species, guidance=3))
+    assert not torch.equal(first, context.generate(noise, labels, guidance=3))
 
 
-def test_photos_are_of_species_that_are_wanted(photos, weights):
-    """Validation photos with the number that the weights give their species."""
+def test_photos_are_of_the_wanted_species(photos, weights):
+    """Validation photos, with the label that the weights give their species."""
     context = context_of(weights, "--data", str(photos), "--species", "calendula")
-    images, species = context.photos(100)
+    images, labels = context.photos(100)
     assert images.shape[1:] == (3, 8, 8) and 0 <= images.min() < images.max() <= 1
-    assert 0 < len(species) < 12 and set(species.tolist()) == {2}
-    context.classes = context.wanted = ["rose"]
+    # Fewer than the folder's 12 of this species: the validation photos only.
+    assert 0 < len(labels) < 12 and set(labels.tolist()) == {2}
+    # A species without photos in the folder.
+    context = context_of(weights, "--data", str(photos))
+    context.wanted = ["rose"]
     with pytest.raises(UserError, match="no validation photo shows rose; .*--data"):
-        _ = FigureContext.validation.func(context)
+        context.photos(1)
 
 
-def test_middles_and_halves_are_hidden():
+def test_centres_and_halves_are_hidden():
     known = known_pixels(3, 8)
     assert known.shape == (3, 1, 8, 8)
+    # Alternately 4 x 4 pixels at the centre, and 8 x 4 at the right.
     assert (~known).sum(dim=(1, 2, 3)).tolist() == [16, 32, 16]
     assert not known[0, 0, 2:6, 2:6].any() and not known[1, 0, :, 4:].any()
+
+
+# Refusals -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "line, words",
     [
+        # Flags of diffusion models.
         ("--model VAE --init x.jpg", "--init: VAE is no diffusion model"),
         ("--model AE --show species", "--show: AE is no diffusion model"),
         ("--model MLPAE --guidance 2", "--guidance: MLPAE is no diffusion model"),
+        # Flags of a photo, and the photo.
         ("--model diffusion --strength 0.5", "--strength: there is no photo"),
         ("--model diffusion --show init", "--show: init needs a photo"),
         ("--model diffusion --init no.jpg", "--init: no.jpg is not a file"),
         (f"--model diffusion --init {__file__} --show species", "--init: it belongs"),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(line, words):
+def test_flags_that_exclude_each_other_are_refused(line, words):
     with pytest.raises(UsageError, match=words):
         command.parse(line.split())
 
 
 @pytest.mark.parametrize("strength", ["-0.1", "1.1", "nan", "much"])
-def test_a_strength_is_a_share(strength, capsys):
+def test_a_strength_is_a_proportion(strength, capsys):
     with pytest.raises(SystemExit) as end:
         command.parse(["--model", "diffusion", "--init", "x", "--strength", strength])
     assert end.value.code == 2
@@ -182,12 +198,14 @@ def test_a_strength_is_a_share(strength, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_what_cannot_be_drawn_is_refused(photos, weights, tmp_path):
-    """No photo, no such species, weights that tell nothing."""
+def test_unusable_files_and_species_are_refused(photos, weights, tmp_path):
+    # A file that is not a photo.
     with pytest.raises(UserError, match="test_visualize.py cannot be read: damaged"):
         run(tmp_path, photos, weights, "--init", __file__)
+    # A species that the weights do not know.
     with pytest.raises(UsageError, match="no 'rose'; choose from astilbe"):
         run(tmp_path, photos, weights, "--show", "species", "--species", "rose")
+    # Weights without the metadata of a training.
     save_checkpoint(tmp_path / "bare.pkl", small())
     with pytest.raises(UserError, match="do not name their photos"):
         run(tmp_path, photos, tmp_path / "bare.pkl")

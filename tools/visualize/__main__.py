@@ -23,19 +23,15 @@ from pathlib import Path
 
 from utils.cli import UsageError, guard, run
 from utils.cli.arguments import command_line, proportion, refuse_given, whole_number
-from utils.config import (
-    AUTOENCODERS,
-    DIFFUSION_MODELS,
-    SAMPLER_FLAGS,
-    SamplerConfig,
-)
+from utils.config import AUTOENCODERS, DIFFUSION_MODELS, SAMPLER_FLAGS, SamplerConfig
 
-FLAGS = "--model --species --seed --data --weights --out"
-NEEDS_PHOTO = "init"
-FIGURES = (  # of tools.visualize.diffusion
+FLAGS = "--model --species --seed --data --weights --out"  # and those of sampling
+# Rows of the table FIGURES of tools.visualize.diffusion; a test holds both equal.
+WITHOUT_PHOTO = (
     *("denoise", "species", "guidance", "straightness", "interpolation", "inpaint"),
-    NEEDS_PHOTO,
 )
+NEEDS_PHOTO = "init"  # the figure that --init and --strength belong to
+FIGURES = (*WITHOUT_PHOTO, NEEDS_PHOTO)
 
 
 def parse(argv=None):
@@ -47,7 +43,7 @@ def parse(argv=None):
         choices={"--model": (*AUTOENCODERS, *DIFFUSION_MODELS)},
         model="VAE",
     )
-    # Only a diffusion model has several figures.
+    # Of a diffusion model only, which has several figures.
     line.add_argument(
         "--show",
         nargs="+",
@@ -56,11 +52,13 @@ def parse(argv=None):
         help=f"of a diffusion model: {', '.join(FIGURES)} (default: all without a "
         "photo; with --init only that one)",
     )
+    # Of any model; the default depends on the figure.
     line.add_argument(
         "--count",
         type=whole_number(1, 1000),
         help="interpolations (default: 3), or images per row (default: 10)",
     )
+    # Of the figure that starts from a photo.
     line.add_argument("--init", type=Path, metavar="PHOTO", help="photo to start from")
     line.add_argument(
         "--strength",
@@ -73,14 +71,17 @@ def parse(argv=None):
 
 def checked(args):
     """Return the command line, or refuse flags that exclude each other."""
+    # An autoencoder has one figure, and no sampler.
     if args.model in AUTOENCODERS:
         flags = ["--show", "--init", "--strength", "--species", *SAMPLER_FLAGS]
         refuse_given(args, flags, f"{args.model} is no diffusion model")
+    # Without a photo: the figures that need none.
     elif not args.init:
         refuse_given(args, ["--strength"], "there is no photo of --init")
         if NEEDS_PHOTO in (args.show or []):
             raise UsageError("argument --show: init needs a photo; name it with --init")
-        args.show = args.show or [name for name in FIGURES if name != NEEDS_PHOTO]
+        args.show = args.show or [*WITHOUT_PHOTO]
+    # With a photo: a file, and a figure that shows it.
     elif not args.init.is_file():
         raise UsageError(f"argument --init: {args.init} is not a file; name a photo")
     else:
@@ -103,6 +104,7 @@ def main(argv=None):
     args = parse(argv)
     set_seeds(args.seed)
     model, metadata = load_model(args.model, args.weights)
+    # Refuse a folder that cannot be written before any work.
     prepare_folder(args.out / "vis")
     family = latents if args.model in AUTOENCODERS else diffusion
     family.visualize(args, model, metadata)

@@ -17,8 +17,8 @@ WIDTH = 480  # pixels, about
 
 def evenly_spaced(sigmas, count):
     """Return at most `count` indices of falling sigmas, from the first to the last."""
-    # Evenly spaced, as far as possible, in the angle whose tangent is sigma: in an
-    # image scaled to unit variance, noise then grows evenly.
+    # Evenly spaced, as far as possible, in the angle whose tangent is sigma: the noise
+    # in images that are scaled to unit variance then changes evenly.
     angles = torch.tensor(sigmas).atan()
     wanted = torch.linspace(angles[0], angles[-1], count)
     indices = (angles - wanted[:, None]).abs().argmin(dim=1).tolist()
@@ -27,8 +27,7 @@ def evenly_spaced(sigmas, count):
 
 def noised_states(photos, sigmas):
     """Yield photos (B, C, H, W) in [-1, 1], then with noise of each rising sigma."""
-    # The forward process (Ho et al. 2020, equation 2): each state adds noise to the one
-    # before. Scaled to the variance of the photos.
+    # The forward process (Ho et al. 2020, equation 2), scaled to the photos' variance.
     yield photos
     x, before = photos, 0.0
     for sigma in sigmas:
@@ -39,12 +38,11 @@ def noised_states(photos, sigmas):
 
 def animation(model, photos, config, labels=None):
     """Return 2 * FRAMES images (B, C, H, W) in [0, 1], from photos to new images."""
-    # Noise is added up to the highest level of the model's schedule; the sampler starts
-    # from the result.
+    # First half: noise is added, up to the last level of the model's schedule.
     top = math.atan(model.sigmas[-1])
     rising = torch.linspace(0, top, FRAMES)[1:].tan().tolist()
-    # First half: photos to noise; second half: noise to images.
     first = list(noised_states(2 * photos - 1, rising))
+    # Second half: sampling starts from the state with the most noise.
     config = replace(config, steps=max(config.steps, MIN_STEPS))
     shown = evenly_spaced(sigmas_for(model, config), FRAMES + 1)[1:]
     states = enumerate(sample_states(model, first[-1], config, labels))
@@ -54,13 +52,12 @@ def animation(model, photos, config, labels=None):
 
 def save_animation(frames, path, columns):
     """Save frames (B, 3, H, W) in [0, 1] as a repeating GIF, `columns` per row."""
-    # Enlarged by a whole number, without smoothing or dithering.
     pictures = [
         (255 * grid(frame, columns)).round().astype("uint8") for frame in frames
     ]
     height, width = pictures[0].shape[:2]
     scale = max(1, round(WIDTH / width))
-    # A palette of its own for every frame.
+    # Each frame has its own palette; no smoothing, no dithering.
     first, *rest = [
         Image.fromarray(picture)
         .quantize(256, dither=Image.Dither.NONE)

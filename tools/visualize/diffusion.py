@@ -79,6 +79,7 @@ class FigureContext:
     @cached_property
     def validation(self):
         """The validation photos, and the rows of those of wanted species."""
+        # With the split of the weights' training.
         _, data = open_datasets(self.metadata, self.args.data)
         names = [data.classes[label] for label in data.labels.tolist()]
         rows = [row for row, name in enumerate(names) if name in self.wanted]
@@ -93,6 +94,7 @@ class FigureContext:
         """Draw B <= count validation photos (B, 3, S, S), and their labels (B,)."""
         data, rows = self.validation
         rows = rows[torch.randperm(len(rows))[:count]]
+        # The folder may number its species otherwise than the weights.
         names = [data.classes[i] for i in data.labels[rows].tolist()]
         labels = torch.tensor([self.classes.index(name) for name in names])
         return data.all_images()[rows], labels
@@ -108,12 +110,13 @@ class FigureContext:
 
     def save_rows(self, figure, title, heads, words, columns):
         """Save columns of images (B, 3, S, S) below heads, rows beside their words."""
-        images = torch.stack(columns, dim=1).flatten(0, 1)
+        images = torch.stack(columns, dim=1).flatten(0, 1)  # row by row
         self.save(figure, title, heads, labelled(images, len(columns), words))
 
 
 def denoise(context):
     """States from noise to images; an animation from photos to noise to images."""
+    # The strip: states at sigmas that are evenly spaced, one image per row.
     config, labels = context.config, context.labels(ROWS)
     sigmas = sigmas_for(context.model, config)
     shown = evenly_spaced(sigmas, context.columns)
@@ -122,6 +125,7 @@ def denoise(context):
     title = f"from noise to image, {config.steps} steps of {config.sampler}"
     heads = ["noise level", *(f"{sigmas[i]:.2g}" for i in shown)]
     context.save_rows("denoise", title, heads, context.names(labels), columns)
+    # The animation.
     photos, _ = context.photos(ANIMATED)
     frames = animation(context.model, photos, config, context.labels(len(photos)))
     save_animation(frames, context.path("denoise", "gif"), ANIMATED // 2)
@@ -129,6 +133,7 @@ def denoise(context):
 
 def species(context):
     """A heading and a few rows for each species."""
+    # One label per species; about ROWS rows in all, and at least one of each.
     labels, parts = context.labels(len(context.wanted)), []
     count = max(1, ROWS // len(labels)) * context.columns
     for label, name in zip(labels, context.names(labels), strict=True):
@@ -142,7 +147,8 @@ def guidance(context):
     labels, noise = context.labels(context.columns), context.noise(context.columns)
     rows = [context.generate(noise, labels, guidance=scale) for scale in SCALES]
     heads = ["guidance", *context.names(labels)]
-    words, columns = [f"{scale:g}" for scale in SCALES], torch.stack(rows, 1).unbind()
+    columns = torch.stack(rows, dim=1).unbind()  # each (scales, 3, S, S)
+    words = [f"{scale:g}" for scale in SCALES]
     context.save_rows("guidance", "one noise a column", heads, words, columns)
 
 
@@ -153,19 +159,23 @@ def straight(context):
     denoiser = CFGDenoiser(context.model, config, context.labels(TRAJECTORIES))
     found = trajectories(denoiser, context.noise(TRAJECTORIES))
     axis = fit_pca(found.points[-1], 1).axes[0].float()
-    places = found.points[:, :PLOTTED].flatten(2) @ axis  # (T, PLOTTED)
+    coordinates = found.points[:, :PLOTTED].flatten(2) @ axis  # (T, PLOTTED)
 
     figure = Figure(figsize=(9.7, 4.4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(found.times[[0, -1]], places[[0, -1]], color="0.8", linestyle="--")
+    # Left: trajectories, over the dashed straight lines between their ends.
+    ends = [0, -1]
+    left.plot(found.times[ends], coordinates[ends], color="0.8", linestyle="--")
     left.set_prop_cycle(None)
-    left.plot(found.times, places, linewidth=1)
+    left.plot(found.times, coordinates, linewidth=1)
     left.set(ylabel="coordinate on the images' first principal axis")
     left.set_title("trajectories from noise to images, and straight lines", fontsize=10)
+    # Right: the deviation, whose integral over time is S.
     right.plot(found.times, deviation_from_straight(found))
     right.set(ylabel="squared deviation of the velocity", ylim=(0, None))
     words = f"straightness S = {straightness(found):.4f} per pixel value"
     right.set_title(words, fontsize=10)
+    # Time runs from noise at the left to images at the right.
     for axes in (left, right):
         axes.set_xlabel("time t: noise at 1, image at 0")
         axes.invert_xaxis()
@@ -178,6 +188,7 @@ def interpolation(context):
     """Rows of images on the arc from one noise to another, of one species each."""
     labels = context.labels(ROWS)
     noises = noise_slerp(context.noise(ROWS), context.noise(ROWS), context.columns)
+    # noises: (ROWS, columns, 3, S, S), interpolated along each row.
     columns = [context.generate(noise, labels) for noise in noises.unbind(dim=1)]
     title, words = "spherical interpolation of noise", context.names(labels)
     heads = ["", "one noise", *[""] * (context.columns - 2), "another"]
@@ -186,7 +197,7 @@ def interpolation(context):
 
 def known_pixels(count, size):
     """Return masks of known pixels, bool (count, 1, size, size)."""
-    # In turns: all but the centre, and the left half.
+    # Alternately all but the centre, and the left half.
     known = torch.ones(count, 1, size, size, dtype=torch.bool)
     edge = size // 4
     known[::2, :, edge : size - edge, edge : size - edge] = False
@@ -196,11 +207,12 @@ def known_pixels(count, size):
 
 def inpainting(context):
     """Photos, their known part, and several generated completions."""
+    # `count` completions of every photo, in one batch.
     photos, labels = context.photos(ROWS)
     known, count = known_pixels(len(photos), context.size), context.columns
     repeated = [part.repeat_interleave(count, 0) for part in (photos, known, labels)]
     images = inpaint(context.model, *repeated[:2], context.config, repeated[2])
-    images = images.unflatten(0, (-1, count)).unbind(dim=1)
+    images = images.unflatten(0, (-1, count)).unbind(dim=1)  # each (B, 3, S, S)
     columns = [photos, torch.where(known, photos, HIDDEN), *images]
     heads = ["", "photo", "known", "inpainted", *[""] * (count - 1)]
     words = context.names(labels)
@@ -216,6 +228,7 @@ def from_photo(context):
     noises = context.noise(len(labels) * context.columns)
     noises = noises.unflatten(0, (-1, len(labels)))  # (columns, labels, 3, S, S)
     strengths = [args.strength] * context.columns
+    # Without --strength all columns share the first noise.
     if args.strength is None:
         strengths = STRENGTHS
         noises = noises[:1].expand(len(STRENGTHS), *noises[0].shape)
@@ -229,7 +242,7 @@ def from_photo(context):
     context.save_rows("init", "from a photo", heads, words, [photos, *columns])
 
 
-FIGURES = {
+FIGURES = {  # of --show: name -> function of a FigureContext
     "denoise": denoise,
     "species": species,
     "guidance": guidance,

@@ -1,7 +1,8 @@
-"""Every metric of a set of images against the photos, each with its interval."""
+"""Every metric of a set of images against the photos, each with its interval.
 
-# Also what comparisons of samplers and models share: the same noise for all, the
-# photos' features, timed samples.
+Also what comparisons of samplers and models share: the same noise for all, the photos'
+features, timed samples.
+"""
 
 import time
 from collections.abc import Callable
@@ -52,14 +53,12 @@ class ReferencePhotos:
 
 @dataclass
 class Comparison:
-    """Images (N, 3, H, W) in [0, 1], and the photos that they are compared to."""
+    """Images, and the photos that they are compared to; features are computed once."""
 
-    # Without validation photos the images are those themselves.
-
-    images: torch.Tensor
-    extractor: Callable
+    images: torch.Tensor  # (N, 3, H, W) in [0, 1]
+    extractor: Callable  # (B, 3, H, W) -> (B, D)
     training: ReferencePhotos
-    validation: ReferencePhotos | None = None
+    validation: ReferencePhotos | None = None  # None if the images are those photos
 
     @cached_property
     def generated(self):
@@ -90,7 +89,7 @@ class Comparison:
 def frechet(x, y):
     """Return the Frechet distance of features (N, D) and (M, D) with its interval."""
     dim, fewest = x.shape[1], min(len(x), len(y))
-    if fewest <= dim:
+    if fewest <= dim:  # the covariances would be singular
         return f"needs more than {dim} images, got {fewest}"
     return with_interval(lambda rows: frechet_distance(rows, y), x)
 
@@ -98,7 +97,7 @@ def frechet(x, y):
 def frechet_to_validation(comparison):
     """Return the Frechet distance to the validation photos."""
     if comparison.validation is None:
-        return "they are these"
+        return "the images are these photos"
     return frechet(comparison.generated, comparison.validation.features)
 
 
@@ -194,7 +193,7 @@ def draw_start(metadata, count, seed):
     """Draw a Start for weights of this metadata, with their class proportions."""
     size, proportions = image_size(metadata), metadata.get("class_proportions")
     with fork_rng(seed):
-        noise = torch.randn(count, 3, size, size)
+        noise = torch.randn(count, 3, size, size)  # before the labels
         labels = draw_labels(proportions, count) if proportions else None
     return Start(noise, labels, seed)
 
@@ -220,12 +219,16 @@ def warm_up(model, start, config):
 
 
 def reference_stats(args, metadata):
-    """Return the ReferenceStats that a command line asks for, for these weights."""
-    # Raises UsageError if there are too few samples or photos for a distance.
+    """Return the ReferenceStats that a command line asks for, for these weights.
+
+    Raises:
+        UsageError: if there are too few samples or photos for a distance.
+    """
     extractor = find_extractor(args.extractor)
     sides = open_datasets(metadata, args.data, strict=args.strict_data)
     training, validation = (extract(extractor, side.all_images()) for side in sides)
     photos = torch.cat([training, validation])
+    # A covariance of D features needs more than D images.
     for flag, count in (("--count", args.count), ("--data", len(photos))):
         if count <= photos.shape[1]:
             raise UsageError(

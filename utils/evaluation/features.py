@@ -53,7 +53,8 @@ class FlowerFeatures(nn.Module):
     def __init__(self, classes):
         super().__init__()
         self.classes = list(classes)
-        self.args = {"classes": self.classes}
+        self.args = {"classes": self.classes}  # kept in the file's metadata
+        # Three resolutions, each entered by one residual block.
         channels_in, strides = (CHANNELS[0], *CHANNELS[:-1]), (1, 2, 2)
         self.trunk = nn.Sequential(
             nn.Conv2d(3, CHANNELS[0], 3, padding=1, bias=False),
@@ -63,8 +64,8 @@ class FlowerFeatures(nn.Module):
                 Residual(*sizes)
                 for sizes in zip(channels_in, CHANNELS, strides, strict=True)
             ),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            nn.AdaptiveAvgPool2d(1),  # (B, 256, 1, 1)
+            nn.Flatten(),  # (B, 256)
         )
         self.head = nn.Linear(CHANNELS[-1], len(self.classes))
 
@@ -82,8 +83,12 @@ class FlowerFeatures(nn.Module):
 
 
 def load_features(path):
-    """Return the feature extractor of a file, in float32 and evaluation mode."""
-    # Raises UserError if the file is missing, damaged, or holds another model.
+    """Return the feature extractor of a file, in float32 and evaluation mode.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds another model.
+    """
+    # Refuse other files, with the command that makes the right one.
     if not Path(path).is_file():
         raise UserError(f"{path} is missing; make it: python -m tools.train_features")
     weights, metadata = load_checkpoint(path)
@@ -103,6 +108,7 @@ def load_features(path):
             check_fit(FlowerFeatures(**metadata["args"]), weights, path)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit features: {error}; train again") from None
+    # Built anew with memory, since meta tensors have none.
     model = FlowerFeatures(**metadata["args"])
     model.load_state_dict(weights, strict=True)
     return model.eval()
@@ -120,7 +126,7 @@ def inception():
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
+        network = NoTrainInceptionV3("inception-v3-compat", ["2048"])  # D = 2048
     except ModuleNotFoundError as error:
         raise UserError(f"{error}; install it: pip install -e '.[metrics]'") from None
     return lambda images: network((images * 255).round().byte())

@@ -1,7 +1,7 @@
-"""Distances between two sets of images, precision and recall, and copies."""
+"""Distances between two sets of images, precision and recall, and copies.
 
-# Distances compare features (N, D) of two sets, of any extractor: pixels or a
-# network's.
+Distances compare features (N, D) of two sets, of any extractor: pixels or a network's.
+"""
 
 import math
 from typing import NamedTuple
@@ -15,10 +15,13 @@ Z = 1.96  # standard deviations of a 95 % interval
 
 @torch.no_grad()
 def extract(extractor, images, batch_size=256):
-    """Return the features (N, D) of images (N, 3, H, W) in [0, 1], in float64."""
-    # extractor: a module in evaluation mode, or a function, from (B, 3, H, W) to (B,
-    # D). Raises ValueError if it returns another shape, or is a module in training
-    # mode.
+    """Return the features (N, D) of images (N, 3, H, W) in [0, 1], in float64.
+
+    extractor: a module in evaluation mode, or a function, (B, 3, H, W) -> (B, D).
+
+    Raises:
+        ValueError: if it returns another shape, or is a module in training mode.
+    """
     if getattr(extractor, "training", False) and len(list(extractor.parameters())):
         raise ValueError("the extractor is in training mode; call its eval() first")
     parts = [extractor(batch).cpu().double() for batch in images.split(batch_size)]
@@ -68,12 +71,14 @@ class Estimate(NamedTuple):
 
 
 def with_interval(measure, features, blocks=20):
-    """Return the Estimate of measure(features (N, D)), by the jackknife."""
-    # Each of `blocks` groups of rows is left out once (Efron 1982); a group is every
-    # `blocks`-th row. The interval covers chance, not a bias of the measure.
+    """Return the Estimate of measure(features (N, D)), by the jackknife.
+
+    Each of `blocks` groups of rows is left out once (Efron 1982). The interval covers
+    chance, not a bias of the measure.
+    """
     require_images(blocks, features)
     value = measure(features)
-    group = torch.arange(len(features)) % blocks
+    group = torch.arange(len(features)) % blocks  # (N,), every `blocks`-th row
     left_out = torch.tensor([measure(features[group != b]) for b in range(blocks)])
     variance = (left_out - left_out.mean()).square().sum() * (blocks - 1) / blocks
     half = Z * variance.sqrt().item()
@@ -178,17 +183,21 @@ class Nearest(NamedTuple):
 
 
 def nearest_training_images(images, training, extractor=None):
-    """Return the Nearest training photos of images, flipped photos included."""
-    # images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; by the Euclidean distance
-    # of features, or of pixels without an extractor.
+    """Return the Nearest training photos of images, flipped photos included.
+
+    images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; by the Euclidean distance
+    of features, or of pixels without an extractor.
+    """
     extractor = torch.nn.Flatten() if extractor is None else extractor
     parts = images, training, training.flip(3)
     return nearest(*(extract(extractor, part) for part in parts))
 
 
 def nearest(features, photos, flipped):
-    """Return the Nearest photos of features (N, D)."""
-    # photos, flipped: features (M, D) of each photo, and of its mirror image.
+    """Return the Nearest photos of features (N, D).
+
+    photos, flipped: features (M, D) of each photo, and of its mirror image.
+    """
     require_images(2, photos)
     distances = [torch.cdist(features, side) for side in (photos, flipped)]  # (N, M)
     found = torch.minimum(*distances).topk(2, largest=False)
