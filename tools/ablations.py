@@ -7,7 +7,7 @@ TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
 `columns` (each [column of its last row, heading, factor]), `seeds`, and `rows` (each
 [name, flags]). With `measure`, such as "tools.evaluate models/Best_VAE.pth --frechet
 --json" (a path below --out), its metrics are columns too; a third entry of a row is
-flags of it. Finished runs are kept and not repeated, except those of --row.
+flags of it. Finished runs of the same code are kept and not repeated.
 """
 
 import csv
@@ -35,9 +35,6 @@ def parse(argv=None):
     parser = command_line(__doc__, "--data", "--out", out=PROJECT / "ablations")
     parser.add_argument("table", type=Path, metavar="TABLE")
     parser.add_argument(
-        "--row", metavar="NAME", help="repeat this row, and report only it"
-    )
-    parser.add_argument(
         "--jobs",
         type=whole_number(1, 64),
         default=1,
@@ -51,31 +48,20 @@ def parse(argv=None):
 
 
 def read_tables(path):
-    """Return the content of a TOML file, checked as far as its runs need."""
-    # Raises UserError if it cannot be read, is no TOML, or lacks a key.
+    """Return the content of a TOML file, or raise a UserError."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}; name a TOML file"
-        ) from None
+        why = f"cannot read {path}: {error.strerror}; name a TOML file"
+        raise UserError(why) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no TOML: {error}; correct it") from None
-    # Every table must have all keys, and rows with different names.
-    for table in content.get("tables", []):
-        missing = [key for key in REQUIRED if not table.get(key)]
-        if missing:
-            raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
-        # A third entry, flags of the measurement, needs a measurement.
-        lengths = (2, 3) if table.get("measure") else (2,)
-        names = [row[0] for row in table["rows"] if len(row) in lengths]
-        if len(set(names)) < len(table["rows"]):
-            raise UserError(
-                f"rows of {path} must be [name, flags] with different names; correct "
-                "them"
-            )
+    # Every table must have all keys.
     if not content.get("tables"):
         raise UserError(f"{path} holds no [[tables]]; add one")
+    for table in content["tables"]:
+        if missing := [key for key in REQUIRED if not table.get(key)]:
+            raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
     return content
 
 
@@ -95,7 +81,6 @@ def run_all(tables, args):
         (table, row, seed)
         for table in tables
         for row in table["rows"]
-        if args.row in (None, row[0])
         for seed in table["seeds"]
     ]
     # Threads only wait: each run is a process, which is listed in `running`.
@@ -127,7 +112,7 @@ def result_of(table, row, seed, args, running):
     # A finished run of the same commands and code is kept.
     key = {"command": train, "measure": measure, "code": code_hash(PROJECT)}
     kept = out / "result.json"
-    if kept.is_file() and not args.row:
+    if kept.is_file():
         result = json.loads(kept.read_text("utf-8"))
         if all(result.get(name) == value for name, value in key.items()):
             return result["last"]
@@ -197,12 +182,11 @@ def spread(values, factor):
 def markdown(table, results):
     """Return the Markdown of one table."""
     columns, rows = table["columns"], []
-    # With --row, only that row has results.
     for name, *flags in table["rows"]:
-        if lasts := results.get((table["title"], name), []):
-            words = ", then ".join(f"`{text}`" for text in flags if text)
-            cells = [spread([last[key] for last in lasts], f) for key, _, f in columns]
-            rows.append([name, words, *cells])
+        lasts = results[table["title"], name]
+        words = ", then ".join(f"`{text}`" for text in flags if text)
+        cells = [spread([last[key] for last in lasts], f) for key, _, f in columns]
+        rows.append([name, words, *cells])
     head = ["row", "flags", *(heading for _, heading, _ in columns)]
     seeds = ", ".join(map(str, table["seeds"]))
     parts = [f"## {table['title']}", table.get("text", "").strip()]
@@ -215,9 +199,6 @@ def main(argv=None):
     args = parse(argv)
     content = read_tables(args.table)
     tables = content["tables"]
-    rows = [row[0] for table in tables for row in table["rows"]]
-    if args.row not in (None, *rows):
-        raise UserError(f"{args.table} has no row {args.row!r}; one of: {rows}")
     results = run_all(tables, args)
     parts = [f"# {content.get('title', args.table.stem)}", content.get("text", "")]
     parts += [markdown(table, results) for table in tables]

@@ -9,8 +9,8 @@ writes log/throughput_NAME.json. Nothing else should run at the same time.
 """
 
 import os
-import re
 import time
+from collections import Counter
 from dataclasses import asdict, fields
 from statistics import median
 
@@ -31,16 +31,7 @@ PROFILED_STEPS = 4  # after one that is not profiled
 PLAIN = (128, 64, 24)  # images, channels and pixels per side of the plain convolution
 PLAIN_CALLS = 20  # of which the median time counts
 TERA = 1e12
-GROUPS = (  # an operation belongs to the first group whose pattern is in its name
-    ("convolution, backward", r"conv.*backward"),
-    ("convolution, forward", r"conv"),
-    ("normalization", r"(group|layer|batch)_?norm"),
-    ("activation", r"silu|gelu|relu"),
-    ("attention and matrix products", r"mm|matmul|linear|softmax|attention"),
-    ("casts and copies", r"copy|::_?to|contiguous|clone|fill|zero|::cat"),
-    ("element-wise", r"add|sub|mul|div|neg|pow|sqrt|square|sum|mean|mse|where|lerp"),
-)
-OPTIMIZER, REST = "optimizer and average", "rest"  # two more groups
+SHOWN = 12  # operations with the most time; the others are added up
 
 
 def parse(argv=None):
@@ -113,37 +104,17 @@ def plain_convolution(precision, device):
     return count_flops(lambda: layer(x)) / median(times)
 
 
-def group_of(event):
-    """Return the group of a profiled operation; the optimizer's are one group."""
-    # Whatever the optimizer's step calls, at any depth, belongs to the optimizer.
-    above = event
-    while above is not None:
-        if above.name.startswith("Optimizer."):
-            return OPTIMIZER
-        above = above.cpu_parent
-    # Otherwise its own name decides.
-    name = event.name.lower()
-    fitting = (group for group, pattern in GROUPS if re.search(pattern, name))
-    return next(fitting, REST)
-
-
-def time_proportions(events):
-    """Profiled operations -> {group: its proportion of their own processor time}."""
-    # Their own time excludes that of the operations which they call.
-    times = dict.fromkeys([*(name for name, _ in GROUPS), OPTIMIZER, REST], 0.0)
-    for event in events:
-        times[group_of(event)] += event.self_cpu_time_total
-    total = sum(times.values())
-    return {name: seconds / total for name, seconds in times.items()}
-
-
 def profile_step(step):
-    """Return the proportions of groups of operations in the time of step()."""
+    """Return {operation: its proportion of the processor time of step()}."""
     step()  # allocates memory
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(PROFILED_STEPS):
             step()
-    return time_proportions(profiler.events())
+    # The time of an operation excludes that of the operations which it calls.
+    times = Counter({e.key: e.self_cpu_time_total for e in profiler.key_averages()})
+    total = times.total()
+    found = {name: time / total for name, time in times.most_common(SHOWN)}
+    return found | {"rest": 1 - sum(found.values())}
 
 
 def training_settings(settings):
@@ -199,7 +170,7 @@ def table(found):
         *((f"TFLOP/s of a convolution, {p}", f"{v:.3f}") for p, v in plain.items()),
         *((f"time: {name}", f"{v:.1%}") for name, v in parts.items()),
     ]
-    return [f"{name:<38}{value:>8}" for name, value in lines]
+    return [f"{name:<48}{value:>8}" for name, value in lines]
 
 
 def main(argv=None):

@@ -7,15 +7,10 @@ Every sampler generates images of the same species from the same noise, without
 guidance, in at most each of the --nfe numbers of network evaluations. The reference is
 the ancestral sampler with all steps of the model's schedule. Writes
 log/compare_samplers_NAME.json after every point, and vis/compare_samplers_NAME.png.
-Points of an earlier run are kept if weights, photos, seed, count, code and machine are
-the same.
 """
 
-import json
-import logging
 import shlex
 import sys
-from itertools import chain
 from pathlib import Path
 
 from utils.cli import PROJECT, guard, run
@@ -23,10 +18,6 @@ from utils.cli.arguments import command_line, whole_number
 
 FLAGS = "--count --seed --extractor --data --strict-data --out"
 NFE = (4, 6, 8, 10, 12, 16, 24, 40)
-# Files and folders of code on which the numbers depend.
-CODE = ("diffusion.py", "tools/compare_samplers.py", "utils/device.py")
-CODE += ("utils/experiment.py", "utils/diffusion", "utils/evaluation")
-log = logging.getLogger(__name__)
 
 
 def parse(argv=None):
@@ -94,15 +85,12 @@ def facts_of(args, weights, metadata, data):
     """Return everything that a point depends on, in plain types."""
     # metadata: of the weights; data: metadata of the photos.
     features = Path(args.extractor)
-    # The modules of a folder; a file has none below it.
-    modules = [sorted((PROJECT / n).rglob("*.py")) or [PROJECT / n] for n in CODE]
     return {
         "weights": weights_facts(weights, metadata),
         "data": data,
         "extractor": fingerprint(features) if features.is_file() else str(features),
         "count": args.count,
         "seed": args.seed,
-        "code": fingerprint(*chain(*modules)),
         "machine": machine_facts(),
     }
 
@@ -117,24 +105,6 @@ def measure(model, sampler, steps, start, reference):
         "seconds_per_image": generated.seconds,
         **reference.distances(generated.images),
     }
-
-
-def kept_points(path, facts):
-    """Return {(sampler, steps): point} of an earlier run with the same facts."""
-    if not path.is_file():
-        return {}
-    # The file may be of any origin; JSON makes lists of tuples.
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        same = found["facts"] == json.loads(json.dumps(facts))
-        points = {(p["sampler"], p["steps"]): p for p in found["points"]}
-    except (ValueError, KeyError, TypeError):
-        log.warning("%s is damaged and will be replaced", path)
-        return {}
-    # Other weights, photos, code or machine: nothing is kept.
-    if not same:
-        log.warning("%s is of another run and will be replaced", path)
-    return points if same else {}
 
 
 def table(points, nfe, max_steps):
@@ -174,23 +144,21 @@ def main(argv=None):
     arguments = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "-m", "tools.compare_samplers", *arguments])
 
-    # The model, the photos, and what is known already.
+    # The model and the photos.
     weights = args.weights or find_weights(PROJECT, "diffusion")
     model, metadata = load_diffusion(weights)
     reference = reference_stats(args, metadata)
     name = weights.stem.removeprefix("Best_")
     path = prepare_target(args.out / "log" / f"compare_samplers_{name}.json")
     facts = facts_of(args, weights, metadata, reference.data)
-    points = kept_points(path, facts)
 
     # One point after the other, each saved at once.
-    start = draw_start(metadata, args.count, args.seed)  # the same for all points
+    start, points = draw_start(metadata, args.count, args.seed), {}
     warm_up(model, start, SamplerConfig())
     for sampler, steps in points_requested(args.nfe, model.n_steps):
-        if (sampler, steps) not in points:
-            points[sampler, steps] = measure(model, sampler, steps, start, reference)
-            found = {"command": command, "facts": facts}
-            write_json(path, found | {"points": list(points.values())})
+        points[sampler, steps] = measure(model, sampler, steps, start, reference)
+        found = {"command": command, "facts": facts}
+        write_json(path, found | {"points": list(points.values())})
 
     # The figure and the table.
     title = caption(name, f"{args.count} samples, without guidance", metadata)

@@ -47,22 +47,11 @@ import torch
 from utils.device import set_seeds
 from utils.diffusion.sampling import sampler_config
 from utils.evaluation.features import load_features
-from utils.evaluation.metrics import extract, nearest_training_images
+from utils.evaluation.metrics import nearest_training_images
 from utils.experiment import generate, open_datasets
 from utils.figures import caption, grid, save_stack, scale_for
 from utils.files import prepare_folder
 from utils.registry import load_model
-
-
-def orient(images, photos, extractor):
-    """Return the photos (N, 3, H, W), flipped where that is nearer to the image."""
-    # By the Euclidean distance of features.
-    features = extract(extractor, images)
-    plain, flipped = (
-        (extract(extractor, side) - features).norm(dim=1)
-        for side in (photos, photos.flip(3))
-    )
-    return torch.where((flipped < plain)[:, None, None, None], photos.flip(3), photos)
 
 
 def ratios(near):
@@ -72,11 +61,13 @@ def ratios(near):
 
 def block(rows, samples, photos, found):
     """Return the parts of a picture: samples (rows) above their nearest photos."""
-    # found: {name: (extractor, utils.evaluation.metrics.Nearest)}.
+    # found: {name: utils.evaluation.metrics.Nearest}.
     chosen = samples[rows]
     parts = [grid(chosen, COLUMNS, scale_for(chosen))]
-    for extractor, near in found.values():
-        nearest = orient(chosen, photos[near.indices[rows]], extractor)
+    for near in found.values():
+        nearest = photos[near.indices[rows]]  # flipped where that is nearer
+        flipped = near.flipped[rows, None, None, None]
+        nearest = torch.where(flipped, nearest.flip(3), nearest)
         heads = [f"{near.first[i]:.2f} ({ratios(near)[i]:.2f})" for i in rows]
         parts += [heads, grid(nearest, COLUMNS, scale_for(chosen))]
     return parts
@@ -85,7 +76,7 @@ def block(rows, samples, photos, found):
 def most_similar(found):
     """Return the COLUMNS samples with the smallest ratio by any of the distances."""
     # found: as of `block`.
-    least = torch.stack([ratios(near) for _, near in found.values()]).amin(dim=0)
+    least = torch.stack([ratios(near) for near in found.values()]).amin(dim=0)
     return least.argsort()[:COLUMNS].tolist()
 
 
@@ -115,15 +106,12 @@ def main(argv=None):
     options = {"species": args.species, "config": config}
     samples = (generate(model, metadata, args.count, **options) * 255).round() / 255
 
-    # The nearest photos by every distance.
-    extractors = {
-        "pixels": torch.nn.Flatten(),
-        "features": load_features(PROJECT / "models" / "features.pt"),
-    }
+    # The nearest photos by both distances.
     photos = training.all_images()
+    features = load_features(PROJECT / "models" / "features.pt")
     found = {
-        name: (extractor, nearest_training_images(samples, photos, extractor))
-        for name, extractor in extractors.items()
+        "pixels": nearest_training_images(samples, photos),
+        "features": nearest_training_images(samples, photos, features),
     }
     title = caption(args.model, "samples and nearest photos", metadata)
     path = args.out / "vis" / f"nearest_neighbours_{args.model}.png"

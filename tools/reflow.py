@@ -14,14 +14,13 @@ before and after; with --frechet, log/reflow_diffusion.json, the Frechet distanc
 
 import shlex
 import sys
-import time
 from dataclasses import asdict, fields, replace
 
 from utils.cli import PROJECT, guard, run
 from utils.cli.arguments import command_line, refuse_given, whole_number
 from utils.config import PRESETS, DiffusionSettings, SamplerConfig, fields_named
 
-FLAGS = "--weights --budget --seed --device --out"
+FLAGS = "--weights --seed --device --out"
 MEASURING = "--count --extractor --data --strict-data"
 SETTINGS = fields_named(DiffusionSettings, "epochs", "batch_size", "lr", "guidance")
 DEFAULTS = {"epochs": 8, "batch_size": 128, "lr": 5e-4, "count": 2000}
@@ -70,7 +69,7 @@ from utils.diffusion.rectified_flow import (
 )
 from utils.diffusion.sampling import default_sampler_config
 from utils.evaluation.evaluate import draw_start, generate_from, reference_stats
-from utils.experiment import TimeEstimate, image_size, weights_facts, with_budget
+from utils.experiment import TimeEstimate, image_size, weights_facts
 from utils.figures import caption, grid, save_stack, scale_for
 from utils.files import prepare_folder, write_json
 from utils.optim.factory import prepare_training
@@ -143,16 +142,12 @@ def straighten(args, settings, model, loaders, metadata):
     return args.out / "models" / weights_name(name)
 
 
-def reflow(args, started, model, metadata, origin):
+def reflow(args, model, metadata, origin):
     """Do one round -> (model, metadata) of its best weights, on the CPU."""
     # model: on its device; metadata: of its weights; origin: facts about both, for the
     # metadata of the new weights.
     loaders = make_loaders(args, model, metadata)
     settings = settings_for(args, metadata)
-    # What is left of the budget after the couplings.
-    if args.budget:
-        left = args.budget - (time.monotonic() - started)
-        settings = with_budget(settings, left, model, loaders[0], rectified_flow_loss)
     # The species and their proportions stay. A copy is trained, since the model itself
     # is compared to it.
     kept = ("data", "class_proportions")
@@ -210,7 +205,7 @@ def save_record(found, facts, path):
 
 
 def main(argv=None):
-    started, args = time.monotonic(), parse(argv)
+    args = parse(argv)
     words = sys.argv[1:] if argv is None else argv
 
     # The model, and the photos that its images are compared to.
@@ -232,7 +227,7 @@ def main(argv=None):
         "guidance": config.guidance,
     }
     model.to(device, memory_format=torch.channels_last)
-    after, metadata = reflow(args, started, model, metadata, origin)
+    after, metadata = reflow(args, model, metadata, origin)
 
     # The comparison, on noise of another seed than the couplings.
     start = draw_start(metadata, args.count if reference else SHOWN, args.seed + 1)

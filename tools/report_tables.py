@@ -59,6 +59,12 @@ def metrics(found, columns):
     # The first set is this model's; reconstructions are left out.
     sets = {k: facts for k, facts in found.items() if not k.startswith("recon")}
     this, rows = next(iter(sets)), []
+    # A column needs a metric that was measured.
+    columns = {
+        heading: (metric, form)
+        for heading, (metric, form) in columns.items()
+        if any(metric in facts for facts in sets.values())
+    }
     for name, facts in sets.items():
         # A str is the reason why there is no value, such as no requested species.
         values = [(facts.get(metric, ""), form) for metric, form in columns.values()]
@@ -74,7 +80,7 @@ def distances(found):
     columns = {
         "number": ("images", rounded),
         "Frechet distance": ("Frechet distance", estimate),
-        "relative to this model": ("Frechet distance", lambda f: f"{f[0] / own:.1f}"),
+        "relative to this model": ("Frechet distance", lambda f: rounded(f[0] / own)),
         "to validation photos": ("- to validation photos", estimate),
         "kernel distance": ("kernel distance", estimate),
     }
@@ -95,20 +101,6 @@ def copies(found):
     return metrics(found, {name: (name, forms[name.split()[0]]) for name in names})
 
 
-def seeds(found):
-    """Return the table of several trainings; the last set is the VAE's samples."""
-    vae = list(found.values())[-1]["Frechet distance"][0]
-    columns = {
-        "Frechet distance": ("Frechet distance", estimate),
-        "to validation photos": ("- to validation photos", estimate),
-        "last row relative to this": (
-            "Frechet distance",
-            lambda f: f"{vae / f[0]:.1f}",
-        ),
-    }
-    return metrics(found, columns)
-
-
 def sampler(found):
     """Return how the first set of images was sampled, in words."""
     config = next(iter(found.values()))
@@ -119,23 +111,6 @@ def sampler(found):
     low, high = config["guidance_interval"]
     limit = f"{low:g} and above" if high is None else f"from {low:g} to {high:g}"
     return f"{words}guidance {config['guidance']:g} at sigma {limit}"
-
-
-def trainings(models):
-    """Return a table of models; models: {name: (CSV log, evaluation)}."""
-    rows = [
-        [
-            f"`{name}`",
-            sampler(found),
-            str(len(losses["epoch"])),
-            minutes(losses),
-            estimate(next(iter(found.values()))["Frechet distance"]),
-            estimate(next(iter(found.values()))["- to validation photos"]),
-        ]
-        for name, (losses, found) in models.items()
-    ]
-    head = "model;sampler;epochs;training time;Frechet distance;to validation photos"
-    return markdown_table(head.split(";"), rows, text_columns=2)
 
 
 def settings(*models):

@@ -200,6 +200,21 @@ def checked_metadata(path, metadata):
     return metadata
 
 
+def restore(build, weights, path):
+    """Return the model of build() with these weights, in evaluation mode.
+
+    They are checked before any memory is used, whatever sizes the file claims.
+
+    Raises:
+        UserError: if they do not fit.
+    """
+    with torch.device("meta"):
+        check_fit(build(), weights, path)
+    model = build()
+    model.load_state_dict(weights, strict=True)
+    return model.eval()
+
+
 def check_fit(model, weights, path):
     """Refuse weights that do not fit the model, naming the first three misfits."""
     # Raises UserError if a key is missing or unknown, has another type or shape, or

@@ -154,10 +154,9 @@ def decode_batches(model, draw_codes, count, batch_size):
 # Provenance --------------------------------------------------------------------------
 
 
-def fingerprint(*paths):
-    """Return 16 hex digits that identify the contents of files."""
-    content = b"".join(path.read_bytes() for path in paths)
-    return hashlib.sha256(content).hexdigest()[:16]
+def fingerprint(path):
+    """Return 16 hex digits that identify the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def weights_facts(path, metadata):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils.checkpoint import check_fit, load_checkpoint, weights_name
+from utils.checkpoint import load_checkpoint, restore, weights_name
 from utils.cli import UserError
 
 MAX_COMPONENTS = 8  # Gaussians of the mixture
@@ -193,8 +193,5 @@ def load_prior(name, model, metadata, weights):
         raise UserError(f"{path} was not fitted to the codes of {weights}; {remedy}")
 
     components = state["gmm.weights"].numel() if "gmm.weights" in state else 1
-    with torch.device("meta"):  # no memory, whatever sizes the file claims
-        check_fit(Priors(model.name, dim, components), state, path)
-    priors = Priors(model.name, dim, components)
-    priors.load_state_dict(state)
+    priors = restore(lambda: Priors(model.name, dim, components), state, path)
     return getattr(priors, name).sample

@@ -5,12 +5,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 
-from utils.checkpoint import check_fit, find_weights, load_checkpoint
+from utils.checkpoint import find_weights, load_checkpoint, restore
 from utils.cli import PROJECT, UsageError, UserError
 from utils.config import DIFFUSION_MODELS, PRESETS
 
@@ -91,14 +91,9 @@ def load_model(name, path=None):
     try:
         if "settings" in metadata:
             metadata["settings"] = asdict(preset) | metadata["settings"]
-        with torch.device("meta"):  # no memory, whatever sizes the file claims
-            check_fit(build_model(name, **args), weights, path)
+        return restore(partial(build_model, name, **args), weights, path), metadata
     except (TypeError, RuntimeError, UsageError) as error:
         raise UserError(f"{path} does not fit {name}: {error}; train again") from None
-    # Built anew with memory, since meta tensors have none.
-    model = build_model(name, **args)
-    model.load_state_dict(weights, strict=True)
-    return model.eval(), metadata
 
 
 def load_diffusion(path):

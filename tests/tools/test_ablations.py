@@ -101,21 +101,13 @@ def test_a_training_that_fails_is_an_error(folder, tmp_path):
         ablations.main([str(path), *data])
 
 
-def test_a_row_is_repeated_alone(folder, tmp_path, capsys, commands):
-    where = "--out", str(tmp_path)
-    lines = output(folder, capsys, *where)
-    assert len(commands) == 4 and cells(lines, "one")[-1] == "1.5 (1-2)"
-    assert output(folder, capsys, *where) == lines and len(commands) == 4
-    alone = output(folder, capsys, *where, "--row", "two")
-    assert len(commands) == 6 and cells(alone, "two") == cells(lines, "two")
-    assert not [line for line in alone if line.startswith("| one |")]
-
-
 def test_a_result_of_other_code_is_not_kept(
     folder, tmp_path, capsys, monkeypatch, commands
 ):
     where = "--out", str(tmp_path)
     lines = output(folder, capsys, *where)
+    assert len(commands) == 4 and cells(lines, "one")[-1] == "1.5 (1-2)"
+    assert output(folder, capsys, *where) == lines and len(commands) == 4
     path = tmp_path / "trial" / "MLP" / "one" / "0" / "result.json"
     kept = json.loads(path.read_text())
     path.write_text(json.dumps({**kept, "last": {**kept["last"], "lr": 7.0}}))
@@ -132,8 +124,7 @@ def test_metrics_are_columns_too(tmp_path, capsys, commands):
         )
         text = text.replace("[0, 1]", seeds) + 'measure = "tools.metric models/x.pth"'
         (tmp_path / "trial.toml").write_text(text)
-        trial = [str(tmp_path / "trial.toml"), "--row", "one"]
-        trial += ["--out", str(tmp_path / seeds)]
+        trial = [str(tmp_path / "trial.toml"), "--out", str(tmp_path / seeds)]
         ablations.main(trial)
         assert cells(capsys.readouterr().out.splitlines(), "one")[2] == cell
     assert commands[1][:1] == ["tools.metric"] and commands[1][1].endswith("/x.pth")
@@ -141,7 +132,7 @@ def test_metrics_are_columns_too(tmp_path, capsys, commands):
     more = text.replace('["one", "--epochs 1"]', '["one", "--epochs 1", "--steps 4"]')
     (tmp_path / "trial.toml").write_text(more)
     ablations.main(trial)
-    assert commands[-1][-2:] == ["--steps", "4"]
+    assert ["--steps", "4"] in [command[-2:] for command in commands]
     lines = capsys.readouterr().out.splitlines()
     assert cells(lines, "one")[1] == "`--epochs 1`, then `--steps 4`"
     (tmp_path / "trial.toml").write_text(
@@ -211,9 +202,6 @@ def test_objectives_are_sampled_from_the_highest_level_of_their_training():
         ("title = [", "is no TOML"),
         ("title = 'x'", r"holds no \[\[tables\]\]"),
         ("[[tables]]\ntitle = 'x'", "lacks train, log, columns, seeds, rows"),
-        (TABLE.replace('"two"', '"one"'), "different names"),
-        (TABLE.replace('"one", ', ""), "different names"),
-        (TABLE.replace('--epochs 1"', '--epochs 1", "--steps 4"'), "different names"),
     ],
 )
 def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):
@@ -223,8 +211,6 @@ def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):
         ablations.read_tables(path)
 
 
-def test_a_missing_table_or_row_is_named(folder, tmp_path):
+def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot read .*none.toml"):
         ablations.read_tables(tmp_path / "none.toml")
-    with pytest.raises(UserError, match="has no row 'three'"):
-        ablations.main([str(folder / "trial.toml"), "--row", "three"])

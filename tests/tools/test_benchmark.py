@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,12 +21,6 @@ def small_convolution(monkeypatch):
     monkeypatch.setattr(benchmark, "PLAIN", (2, 3, 8))
 
 
-def event(name, time=0, parent=None):
-    """Return a profiled operation; parent: the name of the one that called it."""
-    above = parent and SimpleNamespace(name=parent, cpu_parent=None)
-    return SimpleNamespace(name=name, cpu_parent=above, self_cpu_time_total=time)
-
-
 def test_operations_of_a_known_convolution_are_counted():
     """Two for each of B x H x W x C_in x C_out x 3 x 3; three times that in training.
 
@@ -42,37 +35,6 @@ def test_operations_of_a_known_convolution_are_counted():
     assert benchmark.count_flops(lambda: layer(x).sum().backward()) == 2 * forward
     x.requires_grad_()
     assert benchmark.count_flops(lambda: layer(x).sum().backward()) == 3 * forward
-
-
-@pytest.mark.parametrize(
-    "name, parent, group",
-    [
-        # Names of torch 2.14.
-        ("aten::mkldnn_convolution", None, "convolution, forward"),
-        ("aten::convolution_backward", None, "convolution, backward"),
-        ("ConvolutionBackward0", None, "convolution, backward"),
-        ("aten::native_group_norm_backward", None, "normalization"),
-        ("aten::silu", None, "activation"),
-        ("aten::addmm", None, "attention and matrix products"),
-        ("aten::_softmax", None, "attention and matrix products"),
-        ("aten::_to_copy", None, "casts and copies"),
-        ("aten::add_", None, "element-wise"),
-        ("aten::embedding", None, "rest"),
-        # The same operation in the optimizer, and in the network.
-        ("aten::mm", "Optimizer.step#Muon.step", benchmark.OPTIMIZER),
-        ("aten::mm", "aten::linear", "attention and matrix products"),
-    ],
-)
-def test_every_operation_belongs_to_a_group(name, parent, group):
-    assert benchmark.group_of(event(name, parent=parent)) == group
-
-
-def test_proportions_are_of_the_whole_time():
-    """1 + 3 of 8 microseconds belong to one group, and 4 to no named one."""
-    times = (("aten::conv2d", 1), ("aten::convolution", 3), ("aten::view", 4))
-    found = benchmark.time_proportions(event(*row) for row in times)
-    assert found.pop("convolution, forward") == 0.5 and found.pop("rest") == 0.5
-    assert set(found.values()) == {0.0}
 
 
 def test_the_step_is_one_of_training(monkeypatch):
@@ -96,7 +58,7 @@ def test_the_step_is_one_of_training(monkeypatch):
 
 
 def test_facts_are_consistent(small_convolution, monkeypatch):
-    """Rates are counts over the time; proportions sum to 1; every group took time."""
+    """Rates are counts over the time; proportions sum to 1, all above 0."""
     monkeypatch.setattr(benchmark, "seconds_per_step", lambda *_: 0.25)
     found = benchmark.measure(TINY, "diffusion", CPU)
     # 4 photos per step of 0.25 s.
@@ -106,6 +68,7 @@ def test_facts_are_consistent(small_convolution, monkeypatch):
     assert found["operations_of_optimizer"] > 0  # Muon's matrix products
     assert sum(found["proportions"].values()) == pytest.approx(1)
     assert all(proportion > 0 for proportion in found["proportions"].values())
+    assert any("convolution" in name for name in found["proportions"])
     # The plain convolution has a speed in either precision.
     plain = found["plain_convolution_teraflops"]
     assert plain.keys() == {"bf16", "fp32"} and 0 < min(plain.values()) < 1000
@@ -129,7 +92,7 @@ def test_the_profiler_prints_nothing(tmp_path):
     done = run_command("tools.benchmark", *SMALL_LINE, tmp_path)
     # On stderr the profiler would report its start and end.
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 4 + len(benchmark.GROUPS) + 2
+    assert len(done.stdout.splitlines()) == 4 + benchmark.SHOWN + 1
 
 
 def test_an_unknown_precision_is_refused():

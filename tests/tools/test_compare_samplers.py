@@ -134,38 +134,6 @@ def test_evaluations_are_counted_not_assumed(run, monkeypatch):
     assert by_sampler(found)["ddim", 2]["nfe"] == 6
 
 
-def test_a_run_goes_on_where_it_ended(run, tmp_path, monkeypatch, caplog):
-    """Points of the same run are kept, and the missing ones have the same values."""
-    # Four points remain, of which one is changed so that it can be recognized.
-    path = json_path(tmp_path)
-    before = by_sampler(run()[0])
-    found = json.loads(path.read_text())
-    found["points"] = found["points"][:4]
-    found["points"][1]["frechet"] = [7.0, 6.0, 8.0]
-    path.write_text(json.dumps(found))
-    measured, measure = [], compare_samplers.measure
-
-    def recorded(model, sampler, steps, *rest):
-        measured.append((sampler, steps))
-        return measure(model, sampler, steps, *rest)
-
-    monkeypatch.setattr(compare_samplers, "measure", recorded)
-    after = by_sampler(run()[0])
-    assert sorted(measured) == sorted(list(before)[4:])
-    assert "compare_samplers_tiny" not in caplog.text and set(after) == set(before)
-    assert after[list(before)[1]]["frechet"] == [7.0, 6.0, 8.0]
-    for key in list(before)[4:]:
-        assert after[key]["frechet"] == before[key]["frechet"]
-    # Nothing is kept of another seed, or of a damaged file.
-    measured.clear()
-    run("--seed", "1")
-    assert len(measured) == len(before) and "is of another run" in caplog.text
-    path.write_text("{")
-    measured.clear()
-    assert by_sampler(run("--seed", "1")[0]).keys() == before.keys()
-    assert len(measured) == len(before) and "is damaged" in caplog.text
-
-
 def test_an_interrupted_run_keeps_its_points(run, tmp_path, monkeypatch):
     """Each point is written before the next one begins."""
     measure, path = compare_samplers.measure, json_path(tmp_path)

@@ -10,12 +10,10 @@ from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError
 from utils.evaluation.metrics import nearest_training_images
 
-PIXELS = torch.nn.Flatten()
-
 
 def near_by_pixels(samples, photos):
     """Return the argument `found` of `sheet`, with pixels as the only distance."""
-    return {"pixels": (PIXELS, nearest_training_images(samples, photos))}
+    return {"pixels": nearest_training_images(samples, photos)}
 
 
 def test_a_flipped_copy_is_shown_flipped():
@@ -23,9 +21,11 @@ def test_a_flipped_copy_is_shown_flipped():
     torch.manual_seed(0)
     photos = torch.rand(6, 3, 8, 8)
     samples = torch.cat([photos[:3].flip(3), photos[3:]])
-    near = nearest_training_images(samples, photos)
-    assert near.indices.tolist() == list(range(6))
-    assert torch.equal(nearest_neighbours.orient(samples, photos, PIXELS), samples)
+    found = near_by_pixels(samples, photos)
+    assert found["pixels"].indices.tolist() == list(range(6))
+    assert found["pixels"].flipped.tolist() == [True] * 3 + [False] * 3
+    shown, _, below = nearest_neighbours.block(list(range(6)), samples, photos, found)
+    assert (shown == below).all()
 
 
 def test_copies_are_the_most_similar_samples():
@@ -37,7 +37,7 @@ def test_copies_are_the_most_similar_samples():
     found = near_by_pixels(samples, photos)
     assert set(nearest_neighbours.most_similar(found)) == set(copies.tolist())
     # The head of a column: distance, and ratio to the second distance.
-    _, near = found["pixels"]
+    near = found["pixels"]
     first = nearest_neighbours.most_similar(found)[0]
     distance = (samples[first] - photos[near.indices[first]]).norm()
     parts = nearest_neighbours.block([first], samples, photos, found)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils.checkpoint import check_fit, load_checkpoint
+from utils.checkpoint import load_checkpoint, restore
 from utils.cli import UserError
 
 CHANNELS = 64, 128, 256  # at 24 x 24, 12 x 12 and 6 x 6
@@ -102,16 +102,11 @@ def load_features(path):
         name: value.float() if value.is_floating_point() else value
         for name, value in weights.items()
     }
-    # The file decides the classes; check before any memory is used.
+    # The file decides the classes.
     try:
-        with torch.device("meta"):  # no memory, whatever the file claims
-            check_fit(FlowerFeatures(**metadata["args"]), weights, path)
+        return restore(lambda: FlowerFeatures(**metadata["args"]), weights, path)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit features: {error}; train again") from None
-    # Built anew with memory, since meta tensors have none.
-    model = FlowerFeatures(**metadata["args"])
-    model.load_state_dict(weights, strict=True)
-    return model.eval()
 
 
 def find_extractor(name):

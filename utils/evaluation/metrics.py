@@ -174,6 +174,7 @@ class Nearest(NamedTuple):
     indices: torch.Tensor  # (N,), of the nearest photo
     first: torch.Tensor  # (N,), the distance to it
     second: torch.Tensor  # (N,), the distance to the second nearest photo
+    flipped: torch.Tensor  # (N,) of bool, its mirror image is nearer than itself
 
     def copies(self):
         """Return which images are copies: (N,) of bool."""
@@ -199,6 +200,8 @@ def nearest(features, photos, flipped):
     photos, flipped: features (M, D) of each photo, and of its mirror image.
     """
     require_images(2, photos)
-    distances = [torch.cdist(features, side) for side in (photos, flipped)]  # (N, M)
-    found = torch.minimum(*distances).topk(2, largest=False)
-    return Nearest(found.indices[:, 0], *found.values.unbind(dim=1))
+    plain, mirrored = (torch.cdist(features, side) for side in (photos, flipped))
+    found = torch.minimum(plain, mirrored).topk(2, largest=False)  # of (N, M)
+    indices = found.indices[:, :1]  # (N, 1)
+    is_flipped = mirrored.gather(1, indices) < plain.gather(1, indices)
+    return Nearest(indices[:, 0], *found.values.unbind(dim=1), is_flipped[:, 0])
