@@ -117,13 +117,6 @@ def profile_step(step):
     return found | {"rest": 1 - sum(found.values())}
 
 
-def training_settings(settings):
-    """Return the settings of a training as a dictionary, without those of sampling."""
-    # No step depends on how images are sampled.
-    sampling = {f.name for f in fields(SamplerConfig)}
-    return {k: v for k, v in asdict(settings).items() if k not in sampling}
-
-
 def measure(settings, name, device):
     """Return all facts of the step and of the machine, in plain types."""
     # Time first, since the profiler slows steps down.
@@ -141,12 +134,14 @@ def measure(settings, name, device):
         gradients()
         optimizer.step()
 
+    # No step depends on how images are sampled.
+    sampling = {f.name for f in fields(SamplerConfig)}
     # Counted, not estimated; the optimizer is not part of the network.
     flops = count_flops(gradients)
     return {
         "machine": machine_facts(),
         "model": name,
-        "settings": training_settings(settings),
+        "settings": {k: v for k, v in asdict(settings).items() if k not in sampling},
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds_per_step": seconds,
         "photos_per_second": settings.batch_size / seconds,

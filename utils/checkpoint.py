@@ -137,7 +137,10 @@ def load_checkpoint(path):
         raise UserError(
             f"{path} is not a checkpoint of weights; name another file with --weights"
         ) from None
-    if not is_state_dict(weights):
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor)
+        for key, value in weights.items()
+    ):
         raise UserError(f"{path} holds no state_dict; save model.state_dict() alone")
     entries = getattr(weights, "_metadata", {})
     if not isinstance(entries, dict) or not all(isinstance(k, str) for k in entries):
@@ -175,14 +178,6 @@ def verified(path):
     if not whole:
         raise UserError(f"{path} is damaged or cut off; train again or use a copy")
     return content
-
-
-def is_state_dict(weights):
-    """Return whether the object maps names to tensors and holds nothing else."""
-    return isinstance(weights, dict) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor)
-        for key, value in weights.items()
-    )
 
 
 def checked_metadata(path, metadata):

@@ -59,16 +59,11 @@ def create_flower_dataloaders(
             side,
             batch_size=batch_size,
             shuffle=shuffle,
-            collate_fn=whole_batch,
+            collate_fn=lambda batch: batch,  # of FlowerImages.__getitems__
             generator=torch.Generator().manual_seed(seed),
         )
         for side, shuffle in zip(sides, (True, False), strict=True)
     )
-
-
-def whole_batch(batch):
-    """Return the batch of `FlowerImages.__getitems__`, which needs no collation."""
-    return batch
 
 
 def open_flowers(data, batch_size, size, **options):
@@ -101,4 +96,5 @@ def show_images(images, nmax=64, save_path=None):
 
 def show_recover_results(images, recover_images, save_path, title=""):
     """Save originals (B, 3, H, W) in [0, 1] above their reconstructions."""
-    figures.save_reconstructions(images, recover_images, save_path, title)
+    both = torch.cat([images.cpu(), recover_images.detach().cpu()])
+    figures.save_grid(both, save_path, columns=len(images), title=title)

@@ -111,12 +111,6 @@ def save_grid(images, path, columns, title=""):
     save_stack([title, picture] if title else [picture], path)
 
 
-def save_reconstructions(originals, reconstructions, path, title=""):
-    """Save two rows: originals (B, 3, H, W) in [0, 1] above their reconstructions."""
-    both = torch.cat([originals.cpu(), reconstructions.detach().cpu()])
-    save_grid(both, path, columns=len(originals), title=title)
-
-
 def save_strip(frames, steps, path, title, rows=4):
     """Save a denoising strip, one column per frame, above all finished images."""
     # frames: list of images (B, 3, H, W) in [0, 1], from noise to the finished images;

@@ -163,7 +163,10 @@ class Trainer:
     def train_epoch(self, number):
         """Train on every batch once -> mean of the batch losses."""
         self.number = number
-        self.lr = start_epoch(self.optimizer, self.scheduler, number)
+        if not isinstance(self.scheduler, LRScheduler):  # a function of the epoch
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.scheduler(number)
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.model.train()
         self.train_results = []  # [(loss, number of photos), ...]
         batches = progress(self.loaders[0], f"epoch {number}")
@@ -208,14 +211,6 @@ class Trainer:
 
 
 # Passes over the photos --------------------------------------------------------
-
-
-def start_epoch(optimizer, scheduler, epoch):
-    """Apply a scheduler that is a function of the epoch; return the learning rate."""
-    if not isinstance(scheduler, LRScheduler):
-        for group in optimizer.param_groups:
-            group["lr"] = scheduler(epoch)
-    return float(optimizer.param_groups[0]["lr"])
 
 
 @torch.no_grad()
