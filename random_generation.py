@@ -107,10 +107,8 @@ def main(argv=None):
     if args.model in DIFFUSION_MODELS:
         config = sampler_config(args, model, metadata)
         options = {"species": args.species, "config": config}
-        height = width = image_size(metadata)
     else:
         options = {"prior": args.prior or "normal", "weights": weights}
-        height, width = model.args["img_height"], model.args["img_width"]
     # The figure of a diffusion model also shows states of the sampler.
     if args.model in DIFFUSION_MODELS and not args.save:
         save_denoised(args, model, metadata, config)
@@ -118,7 +116,7 @@ def main(argv=None):
     # Any number of images is generated in batches.
     batches = generate_batches(model, metadata, args.count, **options)
     if args.save:
-        save_images(args.save, batches, (args.count, height, width, 3))
+        save_images(args.save, batches, args.count)
     else:
         save_decoded(args, metadata, batches, options["prior"])
 

@@ -18,6 +18,8 @@ from utils.cli.arguments import command_line, whole_number
 
 FLAGS = "--count --seed --extractor --data --strict-data --out"
 NFE = (4, 6, 8, 10, 12, 16, 24, 40)
+LINE = "{sampler}, {steps} steps, NFE {nfe}: Frechet distance {frechet[0]:.4g}, "
+LINE += "{seconds_per_image:.3g} s per image"
 
 
 def parse(argv=None):
@@ -46,7 +48,6 @@ if __name__ == "__main__":
     guard(parse)
 
 from utils.checkpoint import find_weights
-from utils.cli.tables import text_table
 from utils.config import SamplerConfig
 from utils.device import machine_facts
 from utils.diffusion.samplers import SAMPLERS
@@ -107,25 +108,6 @@ def measure(model, sampler, steps, start, reference):
     }
 
 
-def table(points, nfe, max_steps):
-    """Return lines of text: a row per sampler, a column per maximum of evaluations."""
-    # points: {(sampler, steps): point}. An actual number of evaluations that differs
-    # from the column's is in brackets.
-    rows = [["sampler", *map(str, nfe)]]
-    for sampler in SAMPLERS:
-        found = [points[sampler, steps_within(sampler, n, max_steps)] for n in nfe]
-        rows.append([sampler, *map(cell, found, nfe)])
-    reference = points[REFERENCE, max_steps]
-    line = "reference: {sampler}, {nfe} evaluations, {seconds_per_image:.3g} s/image"
-    return [*text_table(rows), f"{line.format(**reference)}: {cell(reference)}"]
-
-
-def cell(point, nfe=None):
-    """Return the distance of a point as text."""
-    distance = f"{point['frechet'][0]:.4g}"
-    return distance if nfe in (None, point["nfe"]) else f"{distance} ({point['nfe']})"
-
-
 def save_figure(points, max_steps, path, title):
     """Plot the points; the reference is a horizontal line."""
     curves = {}  # sampler -> [(nfe, distance, seconds per image), ...]
@@ -159,12 +141,11 @@ def main(argv=None):
         points[sampler, steps] = measure(model, sampler, steps, start, reference)
         found = {"command": command, "facts": facts}
         write_json(path, found | {"points": list(points.values())})
+        print(LINE.format(**points[sampler, steps]), flush=True)
 
-    # The figure and the table.
     title = caption(name, f"{args.count} samples, without guidance", metadata)
     figure = args.out / "vis" / f"compare_samplers_{name}.png"
     save_figure(points, model.n_steps, figure, title)
-    print("\n".join(table(points, args.nfe, model.n_steps)))
 
 
 if __name__ == "__main__":

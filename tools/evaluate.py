@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from utils.cli import PROJECT, UsageError, UserError, guard, run
 from utils.cli.arguments import command_line, refuse_given
-from utils.cli.tables import text_table
+from utils.cli.tables import markdown_table
 from utils.config import (
     AUTOENCODERS,
     DIFFUSION_MODELS,
@@ -179,15 +179,11 @@ def open_photos(args, metadata):
     """Return (training, validation) FlowerImages of the size and split of IMAGES."""
     # metadata: path -> metadata of weights. Raises UsageError if IMAGES differ in them.
     found = set()
-    # Size and split seed of each of IMAGES.
     for path in args.images:
-        width = height = IMAGE_SIZE
-        split_seed = 0
-        if path in metadata:
-            width = height = image_size(metadata[path])
-            split_seed = metadata[path].get("data", {}).get("split_seed", 0)
-        elif path.is_file():
+        width = height = image_size(metadata.get(path, {}))
+        if path.suffix == ".npy":
             height, width = read_array(path).shape[2:]
+        split_seed = metadata.get(path, {}).get("data", {}).get("split_seed", 0)
         found.add((width, height, split_seed))
     if len(found) > 1:
         raise UsageError("IMAGES differ in size or split; evaluate them one by one")
@@ -237,13 +233,13 @@ def classified_as_requested(images, names, extractor):
 
 
 def table(columns):
-    """Return lines of text; columns: {name: (count, {metric: Estimate or reason})}."""
+    """Return Markdown; columns: {name: (count, {metric: Estimate or reason})}."""
     head = ["measure", *(f"{name} ({count})" for name, (count, _) in columns.items())]
-    rows = [head]
-    for name in next(iter(columns.values()))[1]:
-        cells = (found[name] for _, found in columns.values())
-        rows.append([name, *map(cell, cells)])
-    return text_table(rows)
+    rows = [
+        [metric, *(cell(found[metric]) for _, found in columns.values())]
+        for metric in next(iter(columns.values()))[1]
+    ]
+    return markdown_table(head, rows)
 
 
 def cell(found):
@@ -286,7 +282,7 @@ def main(argv=None):
         }
         print(json.dumps(rows))
     else:
-        print("\n".join(table(columns)))
+        print(table(columns))
 
 
 if __name__ == "__main__":

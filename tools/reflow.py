@@ -87,21 +87,15 @@ def settings_for(args, metadata):
     return replace(preset, **known)
 
 
-def teacher_config(args, metadata):
-    """Return the SamplerConfig of the couplings' images: the weights' default."""
-    config = default_sampler_config(metadata)
-    given = args.guidance is not None
-    return replace(config, guidance=args.guidance) if given else config
-
-
-def make_loaders(args, model, metadata):
+def make_loaders(args, config, model, metadata):
     """Draw the couplings -> (training, validation) loaders of them and their labels."""
     # Labels in the proportions of the photos' species, then noise and images.
-    proportions = metadata.get("class_proportions")
-    null_label = model.network.null_label
+    proportions, null_label = (
+        metadata.get("class_proportions"),
+        model.network.null_label,
+    )
     labels = draw_coupling_labels(proportions, null_label, args.couplings)
-    config, size = teacher_config(args, metadata), image_size(metadata)
-    couplings = draw_couplings(model, config, labels, size)  # (N, 2, 3, size, size)
+    couplings = draw_couplings(model, config, labels, image_size(metadata))
     return coupling_loaders(couplings, labels, args.batch_size, args.seed)
 
 
@@ -142,11 +136,11 @@ def straighten(args, settings, model, loaders, metadata):
     return args.out / "models" / weights_name(name)
 
 
-def reflow(args, model, metadata, origin):
+def reflow(args, config, model, metadata, origin):
     """Do one round -> (model, metadata) of its best weights, on the CPU."""
-    # model: on its device; metadata: of its weights; origin: facts about both, for the
-    # metadata of the new weights.
-    loaders = make_loaders(args, model, metadata)
+    # config: of the couplings' images; model: on its device; metadata: of its weights;
+    # origin: facts about all of them, for the metadata of the new weights.
+    loaders = make_loaders(args, config, model, metadata)
     settings = settings_for(args, metadata)
     # The species and their proportions stay. A copy is trained, since the model itself
     # is compared to it.
@@ -218,7 +212,9 @@ def main(argv=None):
         prepare_folder(args.out / folder)
 
     # The training, and what the new weights will say about their origin.
-    config = teacher_config(args, metadata)
+    config = default_sampler_config(metadata)
+    if args.guidance is not None:
+        config = replace(config, guidance=args.guidance)
     origin = {
         "weights": weights_facts(weights, metadata),
         "couplings": args.couplings,
@@ -227,7 +223,7 @@ def main(argv=None):
         "guidance": config.guidance,
     }
     model.to(device, memory_format=torch.channels_last)
-    after, metadata = reflow(args, model, metadata, origin)
+    after, metadata = reflow(args, config, model, metadata, origin)
 
     # The comparison, on noise of another seed than the couplings.
     start = draw_start(metadata, args.count if reference else SHOWN, args.seed + 1)

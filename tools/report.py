@@ -89,7 +89,7 @@ def model_figures(root, suffix):
     found = read_json(root, f"evaluate_diffusion{suffix}")
     values = {
         "epochs": len(losses["epoch"]),
-        "minutes": tables.minutes(losses),
+        "minutes": f"{sum(losses['seconds']) / 60:.1f} min",
         "train_loss": tables.rounded(losses["train_per_photo"][-1]),
         "valid_loss": tables.rounded(losses["valid_per_photo"][-1]),
         "count": tables.rounded(next(iter(found.values()))["images"]),

@@ -45,12 +45,6 @@ def setting(value):
     return f"{value:,}" if type(value) is int else str(value)
 
 
-def minutes(losses):
-    """Return the duration of a training, of its CSV log."""
-    # Without the start of the program and the pictures after the last epoch.
-    return f"{sum(losses['seconds']) / 60:.1f} min"
-
-
 # Tables ------------------------------------------------------------------------------
 
 
@@ -141,25 +135,23 @@ def samplers(found):
     points = [p for p in found["points"] if not isinstance(p["frechet"], str)]
     # The ancestral sampler with all steps of the schedule has the most evaluations.
     reference = max(points, key=lambda p: p["nfe"])
-    rows = [sampler_row("reference", reference, reference)]
-    for most in NFE_LIMITS:
-        within = [point for point in points if point["nfe"] <= most]
-        if within:
+    chosen = {"reference": reference}
+    for limit in NFE_LIMITS:
+        if within := [point for point in points if point["nfe"] <= limit]:
             best = min(within, key=lambda point: point["frechet"][0])
-            rows.append(sampler_row(f"at most {most}", best, reference))
+            chosen[f"at most {limit}"] = best
+    # Distance and time also relative to the reference.
+    rows = []
+    for name, point in chosen.items():
+        change = point["frechet"][0] / reference["frechet"][0] - 1
+        seconds = point["seconds_per_image"]
+        faster = reference["seconds_per_image"] / seconds
+        counts = point["sampler"], str(point["steps"]), str(point["nfe"])
+        distance = estimate(point["frechet"]), f"{100 * change:+.1f} %"
+        times = rounded(1000 * seconds), f"{faster:.1f}"
+        rows.append([name, *counts, *distance, *times])
     head = "limit;sampler;steps;NFE;Frechet distance;change;ms per image;speed-up"
     return markdown_table(head.split(";"), rows, text_columns=2)
-
-
-def sampler_row(name, point, reference):
-    """Return a row of `samplers`."""
-    # Distance and time also relative to the reference.
-    more = point["frechet"][0] / reference["frechet"][0] - 1
-    seconds = point["seconds_per_image"]
-    counts = point["sampler"], str(point["steps"]), str(point["nfe"])
-    faster = f"{reference['seconds_per_image'] / seconds:.1f}"
-    distance = estimate(point["frechet"]), f"{100 * more:+.1f} %"
-    return [name, *counts, *distance, rounded(1000 * seconds), faster]
 
 
 def reflow(found):

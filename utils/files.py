@@ -83,38 +83,37 @@ def flush_folder(folder):
             os.close(handle)
 
 
-def save_images(path, batches, shape):
-    """Save batches of images (B, 3, H, W) in [0, 1] as one .npy file of uint8."""
-    # shape: of the array in the file, (N, H, W, 3). A batch is written before the next
-    # but one is generated.
-    # Raises ValueError if the batches hold another number or size of images.
-    # Raises UserError if the file cannot be written.
+def save_images(path, batches, count):
+    """Save `count` images as one .npy file of uint8 (count, H, W, 3).
+
+    batches: an iterator of images (B, 3, H, W) in [0, 1]; each is written before the
+    next but one is generated.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
     path = prepare_target(path)
     try:
-        replace_file(path, npy_chunks(batches, shape))
+        replace_file(path, npy_chunks(batches, count))
     except OSError as error:
         raise UserError(
             f"cannot save {path}: {error.strerror}; name another place with --save"
         ) from None
 
 
-def npy_chunks(batches, shape):
+def npy_chunks(batches, count):
     """Yield the bytes of a .npy file: its header, then the pixels of each batch."""
     # Not a memory map, which kills the process when the disk is full.
-    header = io.BytesIO()
-    facts = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(header, facts)
-    yield header.getvalue()
-    count = 0
+    header = None
     for images in batches:
         pixels = (images.detach().cpu().float().clamp(0, 1) * 255).round().byte()
         pixels = pixels.permute(0, 2, 3, 1).numpy()  # (B, H, W, 3)
-        if pixels.shape[1:] != tuple(shape[1:]):
-            raise ValueError(f"images must be {shape[1:]}, got {pixels.shape[1:]}")
+        if header is None:
+            header, shape = io.BytesIO(), (count, *pixels.shape[1:])
+            facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(header, facts)
+            yield header.getvalue()
         yield pixels.tobytes()
-        count += len(images)
-    if count != shape[0]:
-        raise ValueError(f"{shape[0]} images were announced, got {count}")
 
 
 def csv_log(path):

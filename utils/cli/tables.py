@@ -1,15 +1,4 @@
-"""Tables as text, for terminals and in Markdown."""
-
-
-def text_table(rows):
-    """Return lines of text whose columns are aligned; rows: lists of str."""
-    column_widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, column_widths, strict=True)
-        )
-        for row in rows
-    ]
+"""Tables in Markdown."""
 
 
 def markdown_table(head, rows, text_columns=1):

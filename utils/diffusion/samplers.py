@@ -10,6 +10,7 @@ SAMPLERS holds every sampler with its properties; no other module asks for a nam
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -87,15 +88,9 @@ def ddim(denoise, x, sigmas, eta=0.0):
         yield x
 
 
-def ddpm(denoise, x, sigmas):
-    """The ancestral sampler (Ho et al. 2020, equation 7)."""
-    # Over the starter kit's 300 sigmas it is Algorithm 2.
-    yield from ddim(denoise, x, sigmas, eta=1.0)
-
-
-def euler(denoise, x, sigmas):
-    """Euler's method."""
-    yield from adams_bashforth(denoise, x, sigmas, order=1)
+# The ancestral sampler (Ho et al. 2020, equation 7); over the starter kit's 300 sigmas
+# it is Algorithm 2.
+ddpm = partial(ddim, eta=1.0)
 
 
 def heun(denoise, x, sigmas):
@@ -138,6 +133,9 @@ def adams_bashforth(denoise, x, sigmas, order=4):
         slope = sum(w * s for w, s in zip(weights, slopes, strict=True))
         x = x + (sigma_next - sigma) * slope
         yield x
+
+
+euler = partial(adams_bashforth, order=1)  # Euler's method
 
 
 def dpm_solver(denoise, x, sigmas, order):
@@ -186,15 +184,8 @@ def divided_difference(newer, older):
     return gap, (newer[1] - older[1]) / gap
 
 
-def dpm_solver_2m(denoise, x, sigmas):
-    """DPM-Solver++(2M): second order."""
-    yield from dpm_solver(denoise, x, sigmas, order=2)
-
-
-def dpm_solver_3m(denoise, x, sigmas):
-    """DPM-Solver++(3M): third order."""
-    yield from dpm_solver(denoise, x, sigmas, order=3)
-
+dpm_solver_2m = partial(dpm_solver, order=2)  # DPM-Solver++(2M)
+dpm_solver_3m = partial(dpm_solver, order=3)  # DPM-Solver++(3M)
 
 # Properties ----------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """Optimizers, learning-rate schedules and averages of weights, from settings."""
 
+from functools import partial
+
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel
@@ -7,36 +9,13 @@ from torch.optim.swa_utils import AveragedModel
 from utils.optim.muon import Muon
 from utils.scheduler import exponential_decay
 
-# Optimizers: name -> function of (parameters, lr, weight_decay, options of Muon) ------
-
-
-def sgd(parameters, lr, weight_decay):
-    """Plain stochastic gradient descent."""
-    return torch.optim.SGD(parameters, lr, weight_decay=weight_decay)
-
-
-def momentum(parameters, lr, weight_decay):
-    """Stochastic gradient descent with momentum 0.9."""
-    return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=weight_decay)
-
-
-def adam(parameters, lr, weight_decay):
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
-    return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
-
-
-def adamw(parameters, lr, weight_decay):
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), with beta_2 = 0.99."""
-    return torch.optim.AdamW(
-        parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-    )
-
-
-OPTIMIZERS = {
-    "sgd": sgd,
-    "momentum": momentum,
-    "adam": adam,
-    "adamw": adamw,
+OPTIMIZERS = {  # name -> function of (parameters, lr, weight_decay, options of Muon)
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    # Kingma & Ba 2015, arXiv:1412.6980.
+    "adam": partial(torch.optim.Adam, fused=True),
+    # Loshchilov & Hutter 2019, arXiv:1711.05101.
+    "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99), fused=True),
     "muon": Muon,
 }
 
