@@ -8,6 +8,7 @@ import torch
 import diffusion
 from diffusion import Diffuser, diffusion_loss_fn, noise_tables, visualize_sampling
 from tests.helpers.diffusion import awake, knowing, small
+from tests.helpers.training import descend
 from utils.config import PRESETS
 from utils.data.synthetic import draw_flowers
 from utils.diffusion.denoiser import OBJECTIVES
@@ -35,15 +36,21 @@ def test_tables_of_the_starter_kit():
 
 
 def test_tables_agree_with_each_other():
-    """STYLE 17: signal^2 + noise^2 = 1; alpha-bar falls; all float32 (T18)."""
+    """STYLE 17, T18: adding noise step by step, or in one go; all are float32.
+
+    Equations 2 and 4 of Ho et al. 2020; signal^2 + noise^2 = 1, and alpha-bar falls.
+    """
     tables = noise_tables(300)
     signal, noise = tables["alphas_bar_sqrt"], tables["one_minus_alphas_bar_sqrt"]
     torch.testing.assert_close(signal**2 + noise**2, torch.ones(300))
     assert (tables["alphas_bar"].diff() < 0).all()
-    product = 1.0
-    for beta, alpha_bar in zip(tables["betas"], tables["alphas_bar"], strict=True):
-        product *= 1 - beta.item()
-        assert alpha_bar.item() == pytest.approx(product, rel=1e-4)
+    mean, variance = 1.0, 0.0
+    for t, beta in enumerate(tables["betas"].double()):
+        mean, variance = mean * (1 - beta).sqrt(), variance * (1 - beta) + beta
+        assert signal[t].item() == pytest.approx(mean.item(), rel=1e-4)
+        assert noise[t].item() ** 2 == pytest.approx(variance.item(), rel=1e-3)
+        alpha_bar = tables["alphas_bar"][t].item()
+        assert alpha_bar == pytest.approx(mean.item() ** 2, rel=1e-4)
     for name, table in tables.items():
         assert table.dtype == torch.float32 and table.shape == (300,)
         torch.testing.assert_close(getattr(diffusion, name), table)
@@ -70,34 +77,15 @@ def test_forward_noising_has_its_moments(t):
     assert x_t.var().item() == pytest.approx(1 - alpha_bar, rel=0.03)
 
 
-def test_one_step_after_another_is_the_closed_form():
-    """Equations 2 and 4 of Ho et al.: adding noise step by step, or in one go."""
-    mean, variance = 1.0, 0.0
-    for t, beta in enumerate(noise_tables(300)["betas"].double()):
-        mean, variance = mean * (1 - beta).sqrt(), variance * (1 - beta) + beta
-        assert mean.item() == pytest.approx(
-            diffusion.alphas_bar_sqrt[t].item(), rel=1e-4
-        )
-        one_minus = diffusion.one_minus_alphas_bar_sqrt[t].item() ** 2
-        assert variance.item() == pytest.approx(one_minus, rel=1e-3)
-
-
 # A model that knows the photo --------------------------------------------------
 
 
 @every_objective
-def test_the_answer_is_the_noise_whatever_was_asked(photo, objective):
-    """B.7: converted from what the network says; of a perfect one it is the truth."""
-    model = knowing(small(objective=objective), photo)
-    t = torch.tensor([0, 20, 150, 299])
-    noise = torch.randn(4, 3, 4, 4)
-    x = model.noised(photo.expand(4, -1, -1, -1), t, noise)
-    torch.testing.assert_close(model(x, t), noise, atol=1e-3, rtol=0)
-
-
-@every_objective
 def test_a_perfect_model_has_no_loss_and_samples_the_photo(photo, objective):
-    """M38, M39: 300 steps back from pure noise end at the only photo that it knows."""
+    """M38, M39, B.7: its answer is the noise, converted from what the network says.
+
+    300 steps back from pure noise end at the only photo that it knows.
+    """
     model = knowing(small(objective=objective), photo)
     many = photo.expand(64, -1, -1, -1)
     assert diffusion_loss_fn(model, many).item() == pytest.approx(0, abs=1e-6)
@@ -146,21 +134,16 @@ def test_a_photo_beyond_the_bounds_is_clipped(photo):
 # Loss and sampling -------------------------------------------------------------
 
 
-def test_loss_of_a_blind_model():
-    """M39: for the answer zero, the noise's variance, 1; a scalar."""
-    torch.manual_seed(3)
-    blind = small()
-    blind.forward = lambda x, t, labels: torch.zeros_like(x)
-    loss = diffusion_loss_fn(blind, torch.rand(64, 3, 8, 8) * 2 - 1)
-    assert loss.shape == () and loss.item() == pytest.approx(1, rel=0.03)
-
-
 def test_training_and_sampling_share_one_range_of_steps():
-    """STYLE 17: t is drawn from 0 to 299, each as likely; sampling walks them down."""
+    """STYLE 17: t is drawn from 0 to 299, each as likely; sampling walks them down.
+
+    M39: the loss is a scalar, and for the answer zero the noise's variance, 1.
+    """
     model, drawn, walked = small(), [], []
     model.forward = lambda x, t, _: drawn.extend(t.tolist()) or torch.zeros_like(x)
     torch.manual_seed(0)
-    diffusion_loss_fn(model, torch.zeros(60_000, 3, 1, 1))
+    loss = diffusion_loss_fn(model, torch.zeros(60_000, 3, 1, 1))
+    assert loss.shape == () and loss.item() == pytest.approx(1, rel=0.03)
     counts = torch.tensor(drawn).bincount()
     assert len(counts) == 300 and counts.min() > 130 and counts.max() < 270  # 200 +- 5s
     model.forward = lambda x, t: walked.append(t[0].item()) or torch.zeros_like(x)
@@ -172,11 +155,8 @@ def test_one_batch_can_be_overfitted():
     """The network really learns to see noise: the kit's own loss falls below 0.15."""
     model = small(channels=(32, 64)).train()
     images = 2 * (draw_flowers(2, 8, 8)[0].float() / 255) - 1
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        diffusion_loss_fn(model, images.repeat(4, 1, 1, 1)).backward()
-        optimizer.step()
+    many = images.repeat(4, 1, 1, 1)
+    descend(model, lambda: diffusion_loss_fn(model, many), 3e-3, 150)
     with torch.no_grad():
         losses = [diffusion_loss_fn(model, images).item() for _ in range(20)]
     assert sum(losses) / len(losses) < 0.15
@@ -192,17 +172,18 @@ def test_sampling_keeps_no_graph_and_one_state_at_a_time():
     assert len(model.sample((1, 3, 8, 8), 2)) == 3 and not model.training
 
 
-@pytest.mark.parametrize("call, words", [(0, "1 to 3, got 0"), (4, "1 to 3, got 4")])
-def test_steps_that_the_schedule_does_not_have_are_refused(call, words):
-    with pytest.raises(ValueError, match=f"n_steps must be {words}"):
-        small(3).sample((1, 3, 4, 4), call)
-
-
-def test_a_model_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
-        Diffuser(0)
-    with pytest.raises(ValueError, match="objective must be one of .*, got 'score'"):
-        Diffuser(300, objective="score")
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: small(3).sample((1, 3, 4, 4), 0), "n_steps must be 1 to 3, got 0"),
+        (lambda: small(3).sample((1, 3, 4, 4), 4), "n_steps must be 1 to 3, got 4"),
+        (lambda: Diffuser(0), "n_steps must be at least 1, got 0"),
+        (lambda: small(objective="score"), "must be one of .*'flow'.*, got 'score'"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
 
 
 @pytest.mark.parametrize("height, width", [(20, 28), (33, 33), (24, 24), (8, 8)])
@@ -226,27 +207,31 @@ def test_a_call_without_species_asks_for_any():
 # What it writes ----------------------------------------------------------------
 
 
-def test_tables_are_not_in_the_file():
-    """T18, C1: a bare state_dict of the network; the tables follow the device."""
-    model = small()
-    assert all(key.startswith("network.") for key in model.state_dict())
-    assert {"betas", "sigmas"} < dict(model.named_buffers()).keys()
-    small(20).load_state_dict(model.state_dict(), strict=True)
+def test_save_writes_the_weights_alone(tmp_path):
+    """B.7, T18, C1: a bare state_dict of the network, bit by bit, in a new folder.
 
-
-def test_save_makes_the_folder(tmp_path):
-    """B.7: `save` writes a bare state_dict, bit by bit."""
+    The tables are not in it, but follow the device.
+    """
     model, path = small(), tmp_path / "new" / "weights.pkl"
     model.save(path)
     loaded = torch.load(path, weights_only=True)
+    assert all(key.startswith("network.") for key in loaded)
     assert all(torch.equal(loaded[k], v) for k, v in model.state_dict().items())
+    assert {"betas", "sigmas"} < dict(model.named_buffers()).keys()
+    small(20).load_state_dict(loaded, strict=True)
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """What save_strip is called with: [(frames, steps, path, title), ...]."""
+    calls = []
+    monkeypatch.setattr("diffusion.save_strip", lambda *call: calls.append(call))
+    return calls
 
 
 @pytest.mark.parametrize("count", [1, 5, 23])
-def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
+def test_strip_ends_in_the_finished_image(saved, tmp_path, count):
     """T1, R9: ten frames, the last is the result; all images; one map to [0, 1]."""
-    saved = []
-    monkeypatch.setattr("diffusion.save_strip", lambda *call: saved.append(call))
     states = [torch.full((count, 3, 8, 8), -1 + step / 6) for step in range(13)]
     model = small(12)
     model.states = lambda x, n_steps: iter(states)
@@ -258,10 +243,8 @@ def test_strip_ends_in_the_finished_image(monkeypatch, tmp_path, count):
 
 
 @pytest.mark.parametrize("steps", [1, 16])
-def test_strip_of_any_sampler_ends_in_what_it_samples(monkeypatch, tmp_path, steps):
+def test_strip_of_any_sampler_ends_in_what_it_samples(saved, tmp_path, steps):
     """Also of fewer steps than frames; `how` says which, n_steps how many."""
-    saved = []
-    monkeypatch.setattr("diffusion.save_strip", lambda *call: saved.append(call))
     model, labels = awake(small()), torch.tensor([2, 0])
     config = SamplerConfig("heun", 99, guidance=2.0)
     torch.manual_seed(5)
@@ -280,18 +263,11 @@ def test_strip_of_any_sampler_ends_in_what_it_samples(monkeypatch, tmp_path, ste
 )
 def test_settings_become_a_model(precision, bfloat16):
     """Rule 9: every row's field that shapes the network arrives there."""
-    fields = {
-        "channels": (16, 32),
-        "num_blocks": 2,
-        "objective": "eps",
-        "dropout": 0.25,
-    }
+    fields = dict(channels=(16, 32), num_blocks=2, objective="eps", dropout=0.25)
     row = replace(PRESETS["diffusion"][0], precision=precision, **fields)
     model = diffusion.build(row, 5, "diffusion_16")
     copy = Diffuser(300, num_classes=5, **fields)
-    assert {key: value.shape for key, value in model.state_dict().items()} == {
-        key: value.shape for key, value in copy.state_dict().items()
-    }
+    copy.load_state_dict(model.state_dict(), strict=True)
     rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
     assert (model.objective, model.name, rates) == ("eps", "diffusion_16", {0.25})
     assert model.network.bfloat16 is bfloat16

@@ -23,6 +23,16 @@ def model():
     return knowing(small(img_channels=1), PHOTOS)
 
 
+def watched(seen):
+    """A model that estimates 0, and notes the level and the images that it is given."""
+
+    def denoise(x, sigma, labels):
+        seen.append((sigma[0].item(), x))
+        return torch.zeros_like(x)
+
+    return SimpleNamespace(denoise=denoise)
+
+
 def shown(photos):
     """[-1, 1] -> [0, 1]."""
     return (photos + 1) / 2
@@ -52,18 +62,13 @@ def test_where_nothing_is_known_every_photo_is_drawn(model):
 def test_known_pixels_have_the_noise_of_every_level():
     """And each step but the last is repeated: the same levels again, noised anew."""
     seen = []
-
-    def watched(x, sigma, labels):
-        seen.append((sigma[0].item(), (x - 0.5).flatten()))
-        return torch.zeros_like(x)
-
     torch.manual_seed(0)
-    stand_in = SimpleNamespace(denoise=watched)
-    inpaint(stand_in, torch.full((5000, 1, 1, 1), 0.75), torch.tensor(True), HOW)
+    inpaint(watched(seen), torch.full((5000, 1, 1, 1), 0.75), torch.tensor(True), HOW)
     sigmas = sigmas_for(None, HOW)[:-1]
     expected = [sigma for sigma in sigmas[:-1] for _ in range(RESAMPLINGS)]
     assert [sigma for sigma, _ in seen] == pytest.approx([*expected, sigmas[-1]])
-    for sigma, noise in seen:
+    for sigma, x in seen:
+        noise = x - 0.5
         assert noise.std().item() == pytest.approx(sigma, rel=0.05)
         assert abs(noise.mean().item()) < 5 * sigma / 5000**0.5
     for (_, one), (_, other) in zip(seen[:3], seen[1:4], strict=True):
@@ -97,13 +102,8 @@ def test_a_photo_in_little_noise_stays_what_it_is(model):
 def test_the_sampler_sets_in_at_the_strength(strength):
     """At (1 - s) * image + s * noise, or the highest level; levels fall from there."""
     seen = []
-
-    def watched(x, sigma, labels):
-        seen.append((sigma[0].item(), x))
-        return torch.zeros_like(x)
-
     image, noise = torch.tensor(0.9).view(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
-    sdedit(SimpleNamespace(denoise=watched), image, strength, noise, HOW)
+    sdedit(watched(seen), image, strength, noise, HOW)
     sigma, x = seen[0]
     if strength < 0.97:
         mixed = (1 - strength) * 0.8 + strength

@@ -10,13 +10,19 @@ from PIL import Image
 from torch import nn
 
 import random_generation
-from diffusion import Diffuser, diffusion_loss_fn
+from diffusion import diffusion_loss_fn
+from tests.helpers.diffusion import (
+    VARIANCE,
+    gaussian,
+    ideal,
+    save_small,
+    small,
+)
 from tests.helpers.project import write_photos
 from tools import reflow
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.config import SamplerConfig
-from utils.diffusion.denoiser import SIGMA_DATA
 from utils.diffusion.rectified_flow import (
     LABEL_DROPOUT,
     coupling_loaders,
@@ -29,61 +35,29 @@ from utils.evaluation import evaluate
 from utils.registry import load_diffusion
 from VarAutoencoder import VarAutoencoder
 
-VARIANCE = 0.25  # of the Gaussian whose flow is known
 # The ODE's exact image over its start, down to SIGMA_MIN; the last step takes the
 # denoiser's estimate.
 RATIO = ((VARIANCE + SIGMA_MIN**2) / (VARIANCE + SIGMA_MAX**2)) ** 0.5
 RATIO *= VARIANCE / (VARIANCE + SIGMA_MIN**2)
 UNGUIDED = SamplerConfig(guidance=1.0)
-METADATA = {
-    "settings": {"image_size": 8, "channels": (16, 32), "ema": 0.9},
-    "class_proportions": [0.5, 0.3, 0.2],
-    "data": {"source": "photos", "split": "?", "split_seed": 0, "count": 30},
-}
 
 
-class Gaussian(nn.Module):
-    """The ideal denoiser of N(0, VARIANCE): its ODE multiplies the start by RATIO."""
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(()))  # which has a device
-
-    def denoise(self, x, sigma, labels):
-        # The mean of images given x: both are Gaussian.
-        sigma = sigma.view(-1, 1, 1, 1)
-        return x * VARIANCE / (VARIANCE + sigma**2)
-
-
-class Straight(nn.Module):
-    """An ideal model of the straight lines from starts to RATIO times them."""
-
-    objective = "flow"
-
-    def predict(self, weight, x, sigma, labels=None):
-        return self.model_output(x, sigma, labels)
-
-    def model_output(self, x, sigma, labels=None):
-        # In units of SIGMA_DATA, as the network's output.
-        image, noise = self.line(x, sigma.view(-1, 1, 1, 1))
-        return noise - image / SIGMA_DATA
-
-    def denoise(self, x, sigma, labels=None):
-        return self.line(x, sigma.view(-1, 1, 1, 1))[0]
-
-    def line(self, x, sigma):
-        """Return the (image, noise) of the line through x."""
-        # x is RATIO of its start at sigma 0, and all of it at SIGMA_MAX.
-        start = x / (RATIO + sigma / SIGMA_MAX * (1 - RATIO))
-        return RATIO * start, (1 - RATIO) * start / SIGMA_MAX
+def straight(x, sigma, labels):
+    """The ideal estimate on the straight lines from starts to RATIO times them."""
+    # x is RATIO of its start at sigma 0, and all of it at SIGMA_MAX.
+    return RATIO * x / (RATIO + sigma / SIGMA_MAX * (1 - RATIO))
 
 
 @pytest.fixture(scope="module")
 def couplings():
-    """Couplings of the Gaussian's ODE, solved in 100 steps: (300, 2, 3, 8, 8)."""
+    """Couplings of the Gaussian's ODE, solved in 100 steps: (300, 2, 3, 8, 8).
+
+    The ODE multiplies a start by RATIO.
+    """
     torch.manual_seed(0)
     config = replace(UNGUIDED, steps=100)
-    return draw_couplings(Gaussian(), config, torch.zeros(300, dtype=torch.int64), 8)
+    labels = torch.zeros(300, dtype=torch.int64)
+    return draw_couplings(ideal(small(), gaussian), config, labels, 8)
 
 
 # Couplings and lines ------------------------------------------------------------------
@@ -99,14 +73,12 @@ def test_couplings_follow_the_ode(couplings):
 
 def test_couplings_have_the_given_labels():
     """Every label has an image of its own, over more than one batch."""
-
-    class Photos(Gaussian):
-        def denoise(self, x, sigma, labels):
-            return labels.view(-1, 1, 1, 1).expand_as(x).float() / 8
-
+    model = ideal(
+        small(), lambda x, sigma, labels: labels.view(-1, 1, 1, 1) / 8 + 0 * x
+    )
     # Batches of 256 start at different labels.
     labels = torch.arange(600) % 7
-    images = draw_couplings(Photos(), UNGUIDED, labels, 2)[:, 1]
+    images = draw_couplings(model, UNGUIDED, labels, 2)[:, 1]
     expected = labels.view(-1, 1, 1, 1) / 8
     torch.testing.assert_close(images, expected.expand_as(images), atol=1e-4, rtol=0)
 
@@ -116,17 +88,18 @@ def test_couplings_have_the_given_labels():
 )
 def test_samplers_that_add_noise_are_refused(config):
     with pytest.raises(ValueError, match=f"adds no noise, got {config.sampler}"):
-        draw_couplings(Gaussian(), config, torch.zeros(2), 2)
+        draw_couplings(small(), config, torch.zeros(2), 2)
 
 
 def test_the_loss_of_an_ideal_straight_model_is_zero(couplings):
+    model = ideal(small(), straight)
     labels = torch.zeros(len(couplings), dtype=torch.int64)
-    assert rectified_flow_loss(Straight(), couplings, labels).item() < 1e-5
+    assert rectified_flow_loss(model, couplings, labels).item() < 1e-5
     # But only with the noise of the couplings: not if that is permuted, nor drawn anew.
     permuted = torch.stack([couplings[:, 0].roll(1, dims=0), couplings[:, 1]], dim=1)
-    assert rectified_flow_loss(Straight(), permuted, labels).item() > 1
+    assert rectified_flow_loss(model, permuted, labels).item() > 1
     options = {"sigma": torch.full((len(couplings),), 0.5), "weight": "flow"}
-    assert diffusion_loss_fn(Straight(), couplings[:, 1], **options).item() > 0.5
+    assert diffusion_loss_fn(model, couplings[:, 1], **options).item() > 0.5
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -134,7 +107,7 @@ def test_a_straight_model_needs_one_step(steps):
     """Any number of steps leads to the same image."""
     noise = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     config = replace(reflow.FEW_STEPS[0], steps=steps)
-    *_, image = sample_states(Straight(), noise, config)
+    *_, image = sample_states(ideal(small(), straight), noise, config)
     torch.testing.assert_close(image, RATIO * SIGMA_MAX * noise)
 
 
@@ -142,7 +115,7 @@ def test_a_straight_model_needs_one_step(steps):
 def test_an_untrained_flow_is_straight(objective):
     """A network whose output is 0 has straight trajectories for flow, not for v."""
     # heun follows the ODE closely.
-    model = Diffuser(300, channels=(16,), objective=objective).eval()
+    model = small(objective=objective)
     labels = torch.zeros(64, dtype=torch.int64)
     couplings = draw_couplings(model, SamplerConfig("heun", 60), labels, 8)
     loss = rectified_flow_loss(model, couplings, labels).item()
@@ -182,12 +155,7 @@ def folder(tmp_path_factory):
     """A folder of photos and of tiny weights, whose trajectories are not straight."""
     folder = tmp_path_factory.mktemp("reflow")
     write_photos(folder / "photos", 10)
-    torch.manual_seed(0)
-    model = Diffuser(300, channels=(16, 32))
-    # Its last layer is 0 before training.
-    for weights in model.network.conv_out.parameters():
-        nn.init.normal_(weights, std=0.2)
-    save_checkpoint(folder / "tiny.pkl", model, METADATA)
+    save_small(folder / "tiny.pkl", channels=(16, 32))
     return folder
 
 
@@ -216,7 +184,7 @@ def test_the_new_weights_are_those_of_a_diffusion_model(done, tmp_path):
     path = done / "models" / "Best_diffusion_reflow.pkl"
     metadata = load_checkpoint(path)[1]
     assert metadata["model"] == "diffusion" and metadata["seed"] == 0
-    assert metadata["class_proportions"] == METADATA["class_proportions"]
+    assert metadata["class_proportions"] == [0.5, 0.25, 0.25]
     origin, settings = metadata["reflow"], metadata["settings"]
     assert origin["couplings"] == 160 and origin["guidance"] == 2
     assert settings["epochs"] == 4 and settings["ema"] == 0.9
@@ -233,7 +201,7 @@ def test_a_copy_of_the_model_is_trained(folder, tmp_path):
     line = ["--out", str(tmp_path), "--couplings", "20", "--epochs", "1"]
     model, metadata = load_diffusion(folder / "tiny.pkl")
     before = load_checkpoint(folder / "tiny.pkl")[0]
-    after, _ = reflow.reflow(reflow.parse(line), model, metadata, origin={})
+    after, _ = reflow.reflow(reflow.parse(line), UNGUIDED, model, metadata, origin={})
     assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
     assert any(
         not torch.equal(w, before[name]) for name, w in after.state_dict().items()

@@ -151,7 +151,6 @@ def test_inner_weights_lead_from_features_to_features(num_blocks):
     names = {id(weight): name for name, weight in net.named_parameters()}
     found = [names[id(weight)] for weight in net.inner_weights()]
     assert len(found) == len(set(found)) and set(found) == expected
-    assert not {"enter.weight", "leave.2.weight", "species.weight"} & set(found)
 
 
 def test_attention_is_the_fused_kernels(exact):

@@ -8,7 +8,6 @@ import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -18,23 +17,6 @@ from utils.cli import UserError
 PHOTO = b"\xff\xd8 not decoded by this command " + bytes(range(256))
 THREE = ("astilbe", "bellflower", "calendula")
 PHOTOS = {f"flowers/{name}/{n}.jpg": PHOTO for name in THREE for n in range(2)}
-
-needs_dev_full = pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="needs /dev/full"
-)
-
-
-@pytest.fixture
-def new_target(tmp_path):
-    """Return the folder to install; only its parent may change."""
-    (tmp_path / "project").mkdir()
-    return tmp_path / "project" / "flowers"
-
-
-@pytest.fixture
-def new_zip(tmp_path):
-    """Return an archive with two photos of each of the three species."""
-    return make_zip(tmp_path / "photos.zip", PHOTOS)
 
 
 def make_zip(path, members, compression=zipfile.ZIP_DEFLATED):

@@ -49,6 +49,18 @@ def run(folder, model, *, lr=0.1, **changes):
     return train(**{**options, **changes})
 
 
+def descend(model, loss, lr, steps):
+    """Take steps of AdamW down the loss() -> its values, one per step."""
+    optimizer, values = torch.optim.AdamW(model.parameters(), lr), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    return values
+
+
 def scripted(model, checks):
     """A loss whose validation values are given, one per check (of one batch)."""
     checks = iter(checks)

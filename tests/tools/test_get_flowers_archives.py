@@ -15,13 +15,10 @@ from tests.helpers.get_flowers import (
     get,
     make_tar,
     make_zip,
-    new_target,
-    new_zip,
     refused,
 )
 from tools import get_flowers
 
-target, good_zip = new_target, new_zip  # fixtures
 GB = 10**9
 OUTSIDE = (
     *("../x.jpg", "flowers/../../x.jpg", "flowers/astilbe/../../../x.jpg"),

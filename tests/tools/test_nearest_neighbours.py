@@ -4,16 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import Diffuser
+from tests.helpers.diffusion import save_small
 from tools import nearest_neighbours
-from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError
 from utils.evaluation.metrics import nearest_training_images
-
-
-def near_by_pixels(samples, photos):
-    """Return the argument `found` of `sheet`, with pixels as the only distance."""
-    return {"pixels": nearest_training_images(samples, photos)}
 
 
 def test_a_flipped_copy_is_shown_flipped():
@@ -21,7 +15,7 @@ def test_a_flipped_copy_is_shown_flipped():
     torch.manual_seed(0)
     photos = torch.rand(6, 3, 8, 8)
     samples = torch.cat([photos[:3].flip(3), photos[3:]])
-    found = near_by_pixels(samples, photos)
+    found = {"pixels": nearest_training_images(samples, photos)}
     assert found["pixels"].indices.tolist() == list(range(6))
     assert found["pixels"].flipped.tolist() == [True] * 3 + [False] * 3
     shown, _, below = nearest_neighbours.block(list(range(6)), samples, photos, found)
@@ -34,7 +28,7 @@ def test_copies_are_the_most_similar_samples():
     photos, samples = torch.rand(30, 3, 8, 8), torch.rand(60, 3, 8, 8)
     copies = torch.randperm(60)[:10]
     samples[copies] = photos[:10] + 0.01 * torch.randn(10, 3, 8, 8)
-    found = near_by_pixels(samples, photos)
+    found = {"pixels": nearest_training_images(samples, photos)}
     assert set(nearest_neighbours.most_similar(found)) == set(copies.tolist())
     # The head of a column: distance, and ratio to the second distance.
     near = found["pixels"]
@@ -49,7 +43,7 @@ def test_the_sheet_has_forty_samples_and_the_ten_most_similar():
     """Five blocks: samples, then a row of text and one of photos per distance."""
     torch.manual_seed(0)
     photos, samples = torch.rand(5, 3, 8, 8), torch.rand(41, 3, 8, 8)
-    found = near_by_pixels(samples, photos)
+    found = {"pixels": nearest_training_images(samples, photos)}
     parts = nearest_neighbours.sheet(samples, photos, found, "title")
     pictures = [part for part in parts if not isinstance(part, str | list)]
     assert len(pictures) == 5 * 2 and len({p.shape for p in pictures}) == 1
@@ -59,14 +53,9 @@ def test_the_sheet_has_forty_samples_and_the_ten_most_similar():
 
 def test_the_command_writes_a_picture(photo_folder, tmp_path):
     """Of ten columns, sampled from the weights of a file."""
-    metadata = {
-        "settings": {"image_size": 8},
-        "data": {"split_seed": 0, "source": "photos", "split": "", "count": 30},
-    }
-    save_checkpoint(tmp_path / "tiny.pkl", Diffuser(2, channels=(16,)), metadata)
-    flags = ["--data", str(photo_folder), "--out", str(tmp_path)]
-    flags += ["--weights", str(tmp_path / "tiny.pkl"), "--count", "40"]
-    nearest_neighbours.main([*flags, "--steps", "1"])
+    weights = save_small(tmp_path / "tiny.pkl")
+    line = f"--data {photo_folder} --out {tmp_path} --weights {weights} --count 40"
+    nearest_neighbours.main([*line.split(), "--steps", "1"])
     with Image.open(tmp_path / "vis" / "nearest_neighbours_diffusion.png") as picture:
         assert picture.width > 10 * 96 and picture.height > 15 * 96
 

@@ -71,15 +71,6 @@ def test_the_bars_sum_to_the_kl_or_to_the_variance():
     assert sum(bars) == pytest.approx(codes.var(0).sum().item(), rel=1e-4)
 
 
-def test_too_few_photos_are_refused(tmp_path):
-    """An interpolation needs two validation photos."""
-    root = write_photos(tmp_path / "few", 1)
-    save_checkpoint(tmp_path / "w.pth", build_model("AE", encoding_dim=2))
-    options = f"--model AE --data {root} --weights {tmp_path / 'w.pth'}"
-    with pytest.raises(UserError, match="two validation photos, got 2 and 1"):
-        command.main([*options.split(), "--out", str(tmp_path)])
-
-
 # Diffusion models ---------------------------------------------------------------------
 
 
@@ -198,13 +189,18 @@ def test_a_strength_is_a_proportion(strength, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_unusable_files_and_species_are_refused(photos, weights, tmp_path):
+def test_unusable_files_species_and_photos_are_refused(photos, weights, tmp_path):
     # A file that is not a photo.
     with pytest.raises(UserError, match="test_visualize.py cannot be read: damaged"):
         run(tmp_path, photos, weights, "--init", __file__)
     # A species that the weights do not know.
     with pytest.raises(UsageError, match="no 'rose'; choose from astilbe"):
         run(tmp_path, photos, weights, "--show", "species", "--species", "rose")
+    # An interpolation of two validation photos, of which there is one.
+    save_checkpoint(tmp_path / "w.pth", autoencoder("AE", 2))
+    line = f"--model AE --data {write_photos(tmp_path / 'few', 1)} --out {tmp_path}"
+    with pytest.raises(UserError, match="two validation photos, got 2 and 1"):
+        command.main([*line.split(), "--weights", str(tmp_path / "w.pth")])
     # Weights without the metadata of a training.
     save_checkpoint(tmp_path / "bare.pkl", small())
     with pytest.raises(UserError, match="do not name their photos"):

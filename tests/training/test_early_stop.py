@@ -10,11 +10,6 @@ from hypothesis import strategies as st
 from utils.train import fit
 
 
-def checked_epochs(num_epochs, every):
-    """Epochs with a validation check: every so many from 0, and the last."""
-    return [n for n in range(num_epochs) if n % every == 0 or n == num_epochs - 1]
-
-
 def outcome(loop, losses, patience, num_epochs, every):
     """Run the loop on given check losses -> (last epoch, its epochs of a new best)."""
     values = iter(losses)
@@ -77,7 +72,8 @@ SEQUENCES = st.tuples(
 
 def agrees(loop, losses, patience, num_epochs, every):
     """Tell whether the loop stops where the oracle does, with all its new bests."""
-    epochs = checked_epochs(num_epochs, every)
+    # Every so many epochs from 0 there is a check, and one after the last.
+    epochs = [n for n in range(num_epochs) if n % every == 0 or n == num_epochs - 1]
     losses = losses[: len(epochs)]
     made, best = oracle(losses, patience)
     minima = [n for n in range(made) if losses[n] < min(losses[:n], default=math.inf)]

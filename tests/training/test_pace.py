@@ -87,10 +87,14 @@ def test_a_budget_without_room_for_an_epoch_is_refused(seconds, left):
 
 
 def quick_model():
-    """A model of one weight, with its optimizer and loss."""
+    """A model of one weight, its optimizer, and a loss that draws a random number."""
     model = torch.nn.Linear(1, 1, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    return model, optimizer, lambda model, x, labels: model(x).square().mean()
+
+    def loss_fn(model, images, labels):
+        return model(images).square().mean() * torch.rand(())
+
+    return model, optimizer, loss_fn
 
 
 def test_the_first_steps_of_a_probe_do_not_count(monkeypatch):
@@ -106,13 +110,7 @@ def test_a_probe_leaves_the_random_state_alone():
     """It trains the model that it is given, really."""
     model, optimizer, loss_fn = quick_model()
     before, state = model.weight.item(), torch.get_rng_state()
-    found = seconds_per_step(
-        model,
-        optimizer,
-        lambda *call: loss_fn(*call) * torch.rand(()),
-        torch.ones(4, 1),
-        None,
-    )
+    found = seconds_per_step(model, optimizer, loss_fn, torch.ones(4, 1), None)
     assert torch.equal(torch.get_rng_state(), state)
     assert abs(model.weight.item()) < abs(before) and 0 < found < 5
 
@@ -130,9 +128,8 @@ def test_epochs_of_a_budget_are_counted_on_a_copy(photo_folder, monkeypatch):
     monkeypatch.setattr(pace, "seconds_per_step", probe)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found = with_budget(
-        SETTINGS, 60.0, model, loader, diffusion.training_loss(SETTINGS)
-    )
+    loss_fn = diffusion.training_loss(SETTINGS)
+    found = with_budget(SETTINGS, 60.0, model, loader, loss_fn)
     assert found == replace(SETTINGS, epochs=int(MARGIN * 60 / (3 * 0.5)))
     assert seen == [(8, 8, False, True)] and not model.training
     assert torch.equal(torch.get_rng_state(), state)
@@ -180,7 +177,5 @@ def test_a_budget_that_is_no_time_is_refused(tmp_path, value):
     result = command("diffusion.py", f"--budget={value}", "--out", tmp_path / "new")
     line = error_line(result.err, "diffusion.py")
     assert (result.code, result.out) == (2, "") and not list(tmp_path.iterdir())
-    assert (
-        f"argument --budget: must be a time such as 90s, 10m or 1h, got {value!r}"
-        in (line)
-    )
+    words = "must be a time such as 90s, 10m or 1h"
+    assert f"argument --budget: {words}, got {value!r}" in line

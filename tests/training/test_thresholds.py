@@ -6,6 +6,7 @@ hour on two cores. Needs FLOWERS_PHOTOS.
 
 import json
 import time
+from math import inf
 
 import pytest
 import torch
@@ -20,74 +21,64 @@ seeds = pytest.mark.parametrize("seed", [0, 1, 2])
 
 
 @seeds
-def test_mlpae(tmp_path, real_photos, seed):
-    """M12: both losses below 0.03 with the kit's own SGD, lr 1.0, no momentum."""
-    rows, _ = train(tmp_path, real_photos, "--model", "MLPAE", "--seed", str(seed))
-    print(f"MLPAE seed {seed}: {rows[-1]} after {len(rows)} epochs")
-    assert len(rows) <= 100 and max(rows[-1]) < 0.03
+@pytest.mark.parametrize(
+    "arguments, most_epochs, most_train, most_valid",
+    [
+        # M12: with the kit's own SGD, lr 1.0, no momentum.
+        ("--model MLPAE", 100, 0.03, 0.03),
+        # M19: at the 60th line; validation is compared to the MLPAE below.
+        ("--model AE --optimizer sgd", 60, 0.015, inf),
+        ("--model AE", 15, 0.010, 0.012),  # M22
+        ("--model VAE", 20, 800, 800),  # M33: per batch of 16
+    ],
+)
+def test_losses(
+    tmp_path, real_photos, seed, arguments, most_epochs, most_train, most_valid
+):
+    """Within so many epochs both losses are below their bounds."""
+    flags = (*arguments.split(), "--seed", str(seed))
+    rows, _ = train(tmp_path, real_photos, *flags)
+    print(f"{arguments}, seed {seed}: {rows[-1]} after {len(rows)} epochs")
+    assert len(rows) <= most_epochs
+    assert rows[-1][0] < most_train and rows[-1][1] < most_valid
 
 
 @seeds
-def test_ae_by_sgd(tmp_path, real_photos, seed):
-    """M19: below 0.015 at the 60th line, and below the MLPAE on both losses."""
-    sgd = ("--model", "AE", "--optimizer", "sgd", "--seed", str(seed))
-    rows, _ = train(tmp_path, real_photos, *sgd)
-    other, _ = train(tmp_path, real_photos, "--model", "MLPAE", "--seed", str(seed))
-    print(f"AE by SGD, seed {seed}: {rows[-1]} after {len(rows)} epochs")
-    assert len(rows) <= 60 and rows[-1][0] < 0.015
-    assert rows[-1][0] < other[-1][0] and rows[-1][1] < other[-1][1]
+def test_ae_by_sgd_passes_below_the_mlpae(tmp_path, real_photos, seed):
+    """M19: on both losses."""
+    (ae, _), (mlpae, _) = (
+        train(tmp_path, real_photos, *flags.split(), "--seed", str(seed))
+        for flags in ("--model AE --optimizer sgd", "--model MLPAE")
+    )
+    assert ae[-1][0] < mlpae[-1][0] and ae[-1][1] < mlpae[-1][1]
 
 
-@seeds
-def test_ae(tmp_path, real_photos, seed):
-    """M22: within 15 epochs train below 0.010 and validation below 0.012."""
-    rows, _ = train(tmp_path, real_photos, "--model", "AE", "--seed", str(seed))
-    print(f"AE seed {seed}: {rows[-1]} after {len(rows)} epochs")
-    assert len(rows) <= 15 and rows[-1][0] < 0.010 and rows[-1][1] < 0.012
-
-
-@seeds
-def test_vae(tmp_path, real_photos, seed):
-    """M33: within 20 epochs both losses below 800 per batch of 16."""
-    rows, _ = train(tmp_path, real_photos, "--model", "VAE", "--seed", str(seed))
-    print(f"VAE seed {seed}: {rows[-1]} after {len(rows)} epochs")
-    assert len(rows) <= 20 and max(rows[-1]) < 800
+def train_diffusion(folder, photos, *flags):
+    """Train diffusion.py -> (the path of its best weights, seconds)."""
+    start = time.perf_counter()
+    where = ("--data", photos, "--out", folder)
+    done = run_command("diffusion.py", *flags, *where, timeout=1800)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    (folder / "log" / "train.out").write_text(done.stdout)
+    return folder / "models" / "Best_diffusion.pkl", seconds
 
 
 @seeds
 def test_diffusion(tmp_path, real_photos, seed):
     """M38-M43: ten minutes, a sixteenth of the VAE's distance; colours and contrast."""
-    start = time.perf_counter()
-    done = run_command(
-        "diffusion.py",
-        "--seed",
-        seed,
-        "--data",
-        real_photos,
-        "--out",
-        tmp_path,
-        timeout=1800,
-    )
-    weights = tmp_path / "models" / "Best_diffusion.pkl"
-    minutes = (time.perf_counter() - start) / 60
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "log" / "train.out").write_text(done.stdout)
+    weights, seconds = train_diffusion(tmp_path, real_photos, "--seed", seed)
     facts = compare(draw_samples(weights, 200), photos_of(real_photos))
     facts["distances"] = ours, vaes = distances(real_photos, weights)
-    print(f"diffusion seed {seed}: {minutes:.1f} min, {facts}")
-    assert minutes < 10 and ours < vaes / 16
+    print(f"diffusion seed {seed}: {seconds / 60:.1f} min, {facts}")
+    assert seconds < 600 and ours < vaes / 16
     assert facts["colour"] < 0.1 and facts["contrast"] >= 0.7
     assert facts["saturated"] < 0.05
 
 
 def test_diffusion_in_four_minutes(tmp_path, real_photos):
     """A twelfth of the VAE's distance."""
-    limits = "--budget", "4m", "--data", real_photos, "--out", tmp_path
-    start = time.perf_counter()
-    done = run_command("diffusion.py", *limits, timeout=1800)
-    seconds = time.perf_counter() - start
-    assert done.returncode == 0, done.stderr
-    weights = tmp_path / "models" / "Best_diffusion.pkl"
+    weights, seconds = train_diffusion(tmp_path, real_photos, "--budget", "4m")
     ours, vaes = distances(real_photos, weights)
     print(f"diffusion, 4 minutes: {seconds:.0f} s, {ours} against {vaes}")
     assert seconds < 260 and ours < vaes / 12

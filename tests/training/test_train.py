@@ -15,25 +15,18 @@ from utils.scheduler import exponential_decay
 from utils.train import train, validate
 from VarAutoencoder import VAE_loss_function, VarAutoencoder
 
-
-def noted(model, note, loss_fn=F.mse_loss):
-    """The loss, with `note(training?, loss)` called at every batch."""
-
-    def loss_and_note(outputs, images):
-        loss = loss_fn(outputs, images)
-        note(model.training, loss.item())
-        return loss
-
-    return loss_and_note
-
-
 # What it prints ----------------------------------------------------------------
 
 
 def test_lines_are_the_kits_and_nothing_else(tmp_path, capsys):
     """B.4, R3, M8: unrounded, checks at 0, 3, 6 and last, carried over between."""
     model, losses = Scale(), {True: [], False: []}
-    loss_fn = noted(model, lambda training, loss: losses[training].append(loss))
+
+    def loss_fn(outputs, images):
+        loss = F.mse_loss(outputs, images)
+        losses[model.training].append(loss.item())
+        return loss
+
     assert run(tmp_path, model, num_epochs=8, loss_fn=loss_fn) is None
     out, err = capsys.readouterr()
     lines = [LINE.fullmatch(line).groups() for line in out.splitlines()]
@@ -83,50 +76,34 @@ def test_gradients_are_cleared(tmp_path, monkeypatch, clears, times):
     assert model.w.grad.item() == pytest.approx(times * alone.w.grad.item())
 
 
+def rates_in(optimizer):
+    """Return a list that gets the rates of all groups at every step."""
+    rates, groups = [], optimizer.param_groups
+    optimizer.register_step_pre_hook(lambda *_: rates.append([g["lr"] for g in groups]))
+    return rates
+
+
 def test_a_function_of_the_epoch_sets_the_rate_of_every_group(tmp_path):
     """R12, B.4: written at the start of each epoch."""
-    model, seen = Scale(), []
+    model = Scale()
     model.v = nn.Parameter(torch.tensor(1.0))
     groups = [{"params": [model.w]}, {"params": [model.v], "lr": 7.0}]
-    optimizer = torch.optim.SGD(groups, lr=9.0)
-
-    def note(training, loss):
-        if training:
-            seen.append([group["lr"] for group in optimizer.param_groups])
-
-    decay = exponential_decay(0.1, 0.5, 2)
-    run(
-        tmp_path,
-        model,
-        num_epochs=5,
-        optimizer=optimizer,
-        scheduler=decay,
-        loss_fn=noted(model, note),
-    )
+    options = {"optimizer": torch.optim.SGD(groups, lr=9.0)}
+    options["scheduler"] = exponential_decay(0.1, 0.5, 2)
+    seen = rates_in(options["optimizer"])
+    run(tmp_path, model, num_epochs=5, **options)
     rates = [0.1, 0.1, 0.05, 0.05, 0.025]
     assert seen == [[rate, rate] for rate in rates for _ in range(2)]
 
 
 def test_an_lr_scheduler_is_stepped_once_per_batch(tmp_path):
-    model, seen = Scale(), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scheduler = LambdaLR(optimizer, lambda step: step + 1)
-
-    def note(training, loss):
-        if training:
-            seen.append(optimizer.param_groups[0]["lr"])
-
-    run(
-        tmp_path,
-        model,
-        num_epochs=3,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        loss_fn=noted(model, note),
-        log_path=tmp_path / "x.csv",
-    )
-    assert seen == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
-    rates = [float(row["lr"]) for row in rows_of(tmp_path / "x.csv")]
+    model, log_path = Scale(), tmp_path / "x.csv"
+    options = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.01)}
+    options["scheduler"] = LambdaLR(options["optimizer"], lambda step: step + 1)
+    seen = rates_in(options["optimizer"])
+    run(tmp_path, model, num_epochs=3, log_path=log_path, **options)
+    assert sum(seen, []) == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
+    rates = [float(row["lr"]) for row in rows_of(log_path)]
     assert rates == pytest.approx([0.01, 0.03, 0.05])  # at the start of an epoch
 
 
@@ -182,8 +159,7 @@ def test_validate_gives_the_loss_and_number_of_photos_of_each_batch():
 )
 def test_the_kits_call_saves_each_model_under_its_name(tmp_path, build, file, loss):
     """M10, M25, M31, C1, B.4: a plain DataLoader, keywords only, new folders."""
-    photos = [(images, 1) for batch, _ in batches(3) for images in batch]
-    photos = [(F.interpolate(image[None], 8)[0], label) for image, label in photos]
+    photos = [(image, 1) for image in torch.rand(6, 3, 8, 8)]
     model = build(4, 8, 8)
     result = train(
         optimizer=torch.optim.SGD(model.parameters(), 0.0),

@@ -32,26 +32,6 @@ def trainer_of(model, loaders, batch_loss, **options):
 # The CSV file ------------------------------------------------------------------
 
 
-def losses_per_photo(folder, capsys, batch_size, loss_fn):
-    """Train on 7 photos at rate 0 -> per-photo losses, and the printed ones."""
-    (photos, _), *_ = batches(1, size=7)
-    loader = [(part, None) for part in photos.split(batch_size)]
-    run(
-        folder,
-        Scale(),
-        lr=0.0,
-        loss_fn=loss_fn,
-        reduction="sum" if loss_fn is squared_error_sum else "mean",
-        log_path=folder / "log" / "AE.csv",
-        training_dataloader=loader,
-        validation_dataloader=loader,
-    )
-    (row,) = rows_of(folder / "log" / "AE.csv")
-    printed = LINE.fullmatch(capsys.readouterr().out.strip()).groups()[1:]
-    assert (row["train_loss"], row["valid_loss"]) == printed
-    return [float(row["train_per_photo"]), float(row["valid_per_photo"])], printed
-
-
 @pytest.mark.parametrize(
     "loss_fn, values", [(F.mse_loss, 3 * 4 * 4), (squared_error_sum, 1)]
 )
@@ -61,10 +41,17 @@ def test_loss_per_photo_does_not_depend_on_the_batch_size(
     """R8, T23: the printed mean of batch means does, with a short last batch."""
     (photos, _), *_ = batches(1, size=7)
     exact = (photos / 2).square().sum().item() / 7 / values
-    printed = set()
+    options = {"loss_fn": loss_fn, "reduction": "sum" if values == 1 else "mean"}
+    log_path, printed = tmp_path / "log" / "AE.csv", set()
     for size in (1, 3, 4, 7):
-        ours, lines = losses_per_photo(tmp_path, capsys, size, loss_fn)
-        assert ours == pytest.approx([exact, exact], rel=1e-6)
+        loader = [(part, None) for part in photos.split(size)]
+        options |= dict(training_dataloader=loader, validation_dataloader=loader)
+        run(tmp_path, Scale(), lr=0.0, log_path=log_path, **options)
+        (row,) = rows_of(log_path)
+        ours = float(row["train_per_photo"]), float(row["valid_per_photo"])
+        assert ours == pytest.approx((exact, exact), rel=1e-6)
+        lines = LINE.fullmatch(capsys.readouterr().out.strip()).groups()[1:]
+        assert (row["train_loss"], row["valid_loss"]) == lines
         printed.add(round(float(lines[0]), 6))
     assert len(printed) > 2
 
@@ -129,23 +116,16 @@ def test_labels_reach_the_loss_and_checks_come_when_asked(tmp_path):
 # The best weights --------------------------------------------------------------
 
 
-def epochs_of(folder, model, checks, num_epochs, **options):
-    """The loop itself, on scripted checks, at rate 0.1."""
-    loss_fn = scripted(model, checks)
+def test_the_file_changes_only_on_a_new_best_and_holds_its_weights(tmp_path):
+    """P19, M10, R13: checks 5 4 4 6 3 at epochs 0 3 6 9 10; the row is there too."""
+    model, w, old = Scale(), {}, None
+    log_path, loss_fn = tmp_path / "AE.csv", scripted(model, [5, 4, 4, 6, 3])
     trainer = trainer_of(
         model,
         (batches(2), batches(1, seed=1)),
         lambda model, images, _: loss_fn(model(images), images),
     )
-    return trainer.fit(folder, num_epochs, patience=9, **options)
-
-
-def test_the_file_changes_only_on_a_new_best_and_holds_its_weights(tmp_path):
-    """P19, M10, R13: checks 5 4 4 6 3 at epochs 0 3 6 9 10; the row is there too."""
-    model, w, old = Scale(), {}, None
-    log_path = tmp_path / "AE.csv"
-    epochs = epochs_of(tmp_path, model, [5, 4, 4, 6, 3], 11, log_path=log_path)
-    for epoch in epochs:
+    for epoch in trainer.fit(tmp_path, 11, patience=9, log_path=log_path):
         w[epoch.number] = model.w.item()
         content = (tmp_path / BEST).read_bytes()
         assert (content != old) == (epoch.number in (0, 3, 10)) == epoch.is_best
@@ -201,6 +181,19 @@ def poisoned(model, batch, value):
     return loss_fn
 
 
+def stopped(folder, model, words, epoch, **options):
+    """Train at rate 0.125; an error must stop it, which names the epoch and the rate.
+
+    Returns {file in the folder: its bytes}.
+    """
+    options |= dict(lr=0.125, training_dataloader=batches(BATCHES), num_epochs=9)
+    with pytest.raises(UserError, match=words) as caught:
+        run(folder, model, **options)
+    assert re.search(rf"epoch {epoch}\b", str(caught.value))
+    assert re.search(r"lr 0\.125\b", str(caught.value))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize("old", [None, b"the best of an earlier run"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("batch", [0, BATCHES - 1, "check"])
@@ -209,32 +202,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, batch, value, old):
     if old:
         (tmp_path / BEST).write_bytes(old)
     model = Scale()
-    with pytest.raises(UserError, match="(?i)non-finite") as caught:
-        run(
-            tmp_path,
-            model,
-            lr=0.125,
-            training_dataloader=batches(BATCHES),
-            loss_fn=poisoned(model, batch, value),
-            num_epochs=4,
-        )
-    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    loss_fn = poisoned(model, batch, value)
+    files = stopped(tmp_path, model, "(?i)non-finite", 0, loss_fn=loss_fn)
     assert files == ({BEST: old} if old else {})
-    assert re.search(r"epoch 0\b", str(caught.value))
-    assert re.search(r"lr 0\.125\b", str(caught.value))
 
 
 def test_a_later_nan_leaves_the_best_of_this_run(tmp_path, capsys):
     """P18: epoch 0 was saved; the last step of epoch 2 is nan, its line not printed."""
     model = Scale()
-    with pytest.raises(UserError, match=r"epoch 2\b"):
-        run(
-            tmp_path,
-            model,
-            training_dataloader=batches(BATCHES),
-            num_epochs=9,
-            loss_fn=poisoned(model, 3 * BATCHES - 1, math.nan),
-        )
+    loss_fn = poisoned(model, 3 * BATCHES - 1, math.nan)
+    stopped(tmp_path, model, "(?i)non-finite", 2, loss_fn=loss_fn)
     weights, metadata = load_checkpoint(tmp_path / BEST)
     assert metadata["epoch"] == 0 and torch.isfinite(weights["w"])
     assert capsys.readouterr().out.count("Epoch: ") == 2
@@ -245,11 +222,7 @@ def test_weights_that_are_not_finite_are_never_the_best(tmp_path):
     model = Scale()
     model.unused = nn.Parameter(torch.tensor([1.0, math.nan]))
     (tmp_path / BEST).write_bytes(b"old")
-    with pytest.raises(UserError, match="unused") as caught:
-        run(tmp_path, model, lr=0.125)
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
-    assert re.search(r"epoch 0\b", str(caught.value))
-    assert re.search(r"lr 0\.125\b", str(caught.value))
+    assert stopped(tmp_path, model, "unused", 0) == {BEST: b"old"}
 
 
 def test_a_loop_without_the_check_would_be_noticed(tmp_path, monkeypatch, capsys):
