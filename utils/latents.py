@@ -3,11 +3,11 @@
 # The codes of an autoencoder need not follow N(0, I). Sampling from a distribution that
 # is fitted to them is ex-post density estimation (Ghosh et al. 2020, arXiv:1903.12436).
 
-import math
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from utils.checkpoint import load_checkpoint, restore, weights_name
 from utils.cli import UserError
@@ -77,24 +77,18 @@ class GaussianMixture(nn.Module):
         # Lower Cholesky factors of the covariances, (K, D, D).
         self.register_buffer("cholesky", torch.eye(dim).repeat(components, 1, 1))
 
+    def gaussians(self):
+        """Return the K Gaussians as a distribution of torch."""
+        return MultivariateNormal(self.means, scale_tril=self.cholesky)
+
     def log_densities(self, codes):
         """Codes (N, D) -> log(weight * density) of each component, (N, K)."""
-        # Mahalanobis distances by the Cholesky factors.
-        offsets = codes - self.means[:, None]  # (K, N, D)
-        whitened = torch.linalg.solve_triangular(self.cholesky, offsets.mT, upper=False)
-        log_det = self.cholesky.diagonal(dim1=1, dim2=2).log().sum(dim=1)  # (K,)
-        constant = codes.shape[1] / 2 * math.log(2 * math.pi)
-        logs = -whitened.square().sum(dim=1) / 2 - (log_det + constant)[:, None]
-        return logs.T + self.weights.log()
+        return self.gaussians().log_prob(codes[:, None]) + self.weights.log()
 
     def sample(self, count):
         """Draw `count` codes: (count, D)."""
-        components = torch.multinomial(self.weights, count, replacement=True)
-        codes = torch.randn(count, self.means.shape[1])
-        for k, (mean, root) in enumerate(zip(self.means, self.cholesky, strict=True)):
-            chosen = components == k
-            codes[chosen] = mean + codes[chosen] @ root.T
-        return codes
+        mixture = MixtureSameFamily(Categorical(self.weights), self.gaussians())
+        return mixture.sample((count,))
 
     def maximize(self, codes, responsibilities):
         """Fit each component to its codes (N, D): the M step of EM."""
