@@ -1,7 +1,6 @@
 """Reading damaged and foreign files: the very tensors, or one clear refusal."""
 
 import io
-import pickle
 import random
 import tarfile
 import zipfile
@@ -49,10 +48,6 @@ def flipped(content, bit):
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
-
-
-def test_undamaged_file_is_the_same(tiny):
-    assert outcome(tiny, tiny[1]) == "same"
 
 
 def test_cut_off_file_is_refused(tiny):
@@ -134,16 +129,9 @@ FOREIGN = {
     "text": b"weights",
     "html": b"<!DOCTYPE html><html><body>404</body></html>",
     "jpeg": in_memory(lambda f: Image.new("RGB", (9, 9)).save(f, "JPEG")),
-    "png": in_memory(lambda f: Image.new("RGB", (9, 9)).save(f, "PNG")),
     "zip": zipped("readme", content=b"hello"),
     "npz": in_memory(lambda f: np.savez(f, weight=np.zeros(3))),
     "tar": in_memory(lambda f: tarfile.open(fileobj=f, mode="w").close()),
-    "pickle": pickle.dumps({"weight": [0.0]}),
-    "legacy torch file": in_memory(
-        lambda f: torch.save(
-            {"a": torch.zeros(2)}, f, _use_new_zipfile_serialization=False
-        )
-    ),
     "tensor": in_memory(lambda f: torch.save(torch.zeros(3), f)),
     "list": in_memory(lambda f: torch.save([torch.zeros(3)], f)),
     "number": in_memory(lambda f: torch.save({"loss": 0.1}, f)),
@@ -161,14 +149,6 @@ def test_foreign_file_is_refused(tmp_path, content):
     path = tmp_path / "Best_AE.pth"
     path.write_bytes(content)
     assert str(path) in refusal(load_checkpoint, path)
-
-
-@pytest.mark.parametrize("kind", ["text", "html", "jpeg"])
-def test_renamed_file_is_not_a_checkpoint(tmp_path, kind):
-    """L06"""
-    path = tmp_path / "Best_AE.pth"
-    path.write_bytes(FOREIGN[kind])
-    assert "not a checkpoint" in refusal(load_checkpoint, path)
 
 
 def test_folder_in_place_of_a_file_is_refused(tmp_path):

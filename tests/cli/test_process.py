@@ -23,7 +23,7 @@ from tests.helpers.outputs import (
     small_picture,
     without_seconds,
 )
-from tests.helpers.project import PROJECT, write_photos
+from tests.helpers.project import PROJECT, python, write_photos
 from tests.helpers.sources import sources
 from utils.checkpoint import load_checkpoint
 
@@ -36,7 +36,6 @@ BARE = {  # all of the environment: no PATH, HOME, LANG or DISPLAY
 NO_WINDOW = {"MPLBACKEND": "module://no_window"}  # where TkAgg turns into Agg unasked
 LOSS = r"\d+\.\d+(e-\d+)?"
 SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
-TRAININGS = ("train_script.py", "diffusion.py")
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +87,8 @@ def runs(site):
         "train_script": ("--model", "AE", "--epochs", 1, "--out", out),
         "visualization": shown,
         "random_generation": shown,
-        "diffusion": (
-            "--epochs",
-            1,
-            "--image-size",
-            8,
-            "--channels",
-            "16,32",
-        ),  # beside it
+        # Without --out it writes next to the command.
+        "diffusion": ("--epochs", 1, "--image-size", 8, "--channels", "16,32"),
     }
 
     def begin(name):
@@ -183,9 +176,8 @@ def test_another_process_gives_the_same_bits(site, runs, tmp_path, monkeypatch):
 def test_an_open_window_would_be_noticed():
     """P24: pyplot, the mutant, asks for the backend that is not there."""
     window = "from matplotlib import pyplot; pyplot.figure()"
-    env = {**BARE, **NO_WINDOW}
-    end = subprocess.run([sys.executable, "-c", window], env=env, capture_output=True)
-    assert end.returncode == 1 and b"no_window" in end.stderr
+    end = python("-c", window, env={**BARE, **NO_WINDOW})
+    assert end.returncode == 1 and "no_window" in end.stderr
 
 
 # Signals and streams -----------------------------------------------------------
@@ -208,7 +200,7 @@ def wait_for_an_epoch(process):
     assert line, finish(process)
 
 
-@pytest.mark.parametrize("script", TRAININGS)
+@pytest.mark.parametrize("script", ["train_script.py", "diffusion.py"])
 def test_a_signal_in_an_epoch(site, tmp_path, script):
     """P22, X01, X02, R13: within 5 s, no trace; the best so far is whole."""
     started = [endless(site, script, tmp_path / str(code)) for _, code in SIGNALS]

@@ -3,14 +3,12 @@
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.helpers.commands import error_line
-from tests.helpers.project import PROJECT, run_command
+from tests.helpers.commands import Result, refused
+from tests.helpers.project import python, run_command
 from utils.cli import process
 
 TRAININGS = ("train_script.py", "diffusion.py")
@@ -46,9 +44,9 @@ def trap(tmp_path_factory):
 
 
 def run(script, *args, env):
-    """Run one of the commands in that environment -> (exit code, stdout, stderr)."""
+    """Run one of the commands in that environment -> Result."""
     end = run_command(script, *args, env={"PYTHONDONTWRITEBYTECODE": "1", **env})
-    return end.returncode, end.stdout, end.stderr
+    return Result(end.returncode, end.stdout, end.stderr)
 
 
 def quickest(script, *args, env):
@@ -76,10 +74,9 @@ def test_a_wrong_command_ends_before_torch_loads(trap, tmp_path, script, args, w
     """X12-X20, P25, STYLE rule 10: exit 2 in under a second, nothing created."""
     new = tmp_path / "new"
     call = script, *args.split(), "--out", new
-    (code, out, err), seconds = quickest(*call, env=trap())
-    line = error_line(err, script)
-    assert (code, out, err) == (2, "", line + "\n")
-    assert words in line and not new.exists()
+    result, seconds = quickest(*call, env=trap())
+    line = refused(result, script, words, code=2)
+    assert result.err == line + "\n" and not new.exists()
     assert seconds < 1
 
 
@@ -94,15 +91,6 @@ def test_help_needs_no_torch(trap, script):
 @pytest.mark.parametrize("script", TRAININGS)
 def test_the_trap_catches_a_command_that_loads_torch(trap, tmp_path, script):
     assert run(script, "--out", tmp_path, env=trap())[0] == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("script", ["visualization.py", "random_generation.py"])
-def test_a_signal_while_numpy_loads(trap, tmp_path, script):
-    """P22, for the commands that train nothing."""
-    out = tmp_path / "out"
-    env = trap("numpy.linalg", signal.SIGINT)
-    assert run(script, "--out", out, env=env) == (130, "", "")
-    assert not out.exists()
 
 
 @pytest.mark.parametrize("module", ["torch", "torch.nn", "numpy.linalg"])
@@ -138,20 +126,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_freed_memory_is_used_again():
     """Left alone, glibc's pages are mapped and zeroed anew for each large tensor."""
-    faults = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", TOUCH, config],
-                cwd=PROJECT,
-                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)},
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
-        for config in ("keep", "leave")
-    ]
-    assert faults[0] < 1000 < 20_000 < faults[1]
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    ends = [python("-c", TOUCH, config, env=env) for config in ("keep", "leave")]
+    assert int(ends[0].stdout) < 1000 < 20_000 < int(ends[1].stdout)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from tests.helpers.commands import (
     command,
     error_line,
     files_below,
+    refused,
     script_of,
     train,
 )
-from utils.checkpoint import load_checkpoint, weights_name
+from utils.checkpoint import load_checkpoint
 
 # Wrong commands ----------------------------------------------------------------
 
@@ -48,18 +49,9 @@ DIFFUSION = {
     "--budget": ["0m", "x", "10", "1h30m", "inf", "300h"],
     "--objective": ["foo", "EPS", ""],
     "--density": ["uniform", "log-normal"],
-    "--p-mean": ["nan", "inf", "x"],
+    "--p-mean": ["nan", "inf", "", "x"],
     "--p-std": ["0", "-1", "nan"],
-    "--channels": [
-        "64,,1",
-        "0",
-        "64,x",
-        "",
-        "1,2,3,4,5,6",
-        "64;128",
-        "10000",
-        "64, 128",
-    ],
+    "--channels": ["64,,1", "0", "", "1,2,3,4,5,6", "64;128", "10000", "64, 128"],
     "--num-blocks": ["0", "17", "1.5"],
     "--dropout": ["1", "-0.1", "nan"],
     "--label-dropout": ["1", "-0.1", "x"],
@@ -100,8 +92,8 @@ WRONG = [
 def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
     """X12-X20, P25: exit 2, flag and value named, nothing on stdout or on disk."""
     result = command(script, "--out", tmp_path / "new", flag, value)
-    line = error_line(result.err, script)
-    assert (result.code, result.out, result.err) == (2, "", line + "\n")
+    line = refused(result, script, code=2)
+    assert result.err == line + "\n"
     unknown = "unrecognized arguments" in line
     assert (f"{flag} {value}" if unknown else repr(value)) in line
     assert unknown or f"argument {flag}: " in line
@@ -111,28 +103,21 @@ def test_a_wrong_command_is_refused_in_words(tmp_path, script, flag, value):
 @pytest.mark.parametrize(
     "args, words",
     [
-        (
-            ["--model", "MLPAE", "--optimizer", "adam"],
-            ["--optimizer", "'adam'", "--lr"],
-        ),
-        (["--model", "AE", "--image-size", "10"], ["multiple of 4", "10"]),
-        (["--model", "VAE", "--image-size", "9"], ["multiple of 4", "9"]),
-        (["--model", "AE", "--beta", "2"], ["--beta", "AE has no KL"]),
-        (
-            ["--model", "MLPAE", "--antithetic-pairs", "0"],
-            ["--antithetic-pairs", "MLPAE has no KL"],
-        ),
-        (["--model", "VAE", "--beta", "best"], ["--beta", "'best'"]),
-        (["--model", "MLPAE", "--warm-up", "0.1"], ["--warm-up", "onecycle"]),
-        (["--epochs"], ["--epochs", "expected one argument"]),
-        (["AE"], ["AE"]),
+        ("--model MLPAE --optimizer adam", ["--optimizer", "'adam'", "--lr"]),
+        ("--model AE --image-size 10", ["multiple of 4", "10"]),
+        ("--model VAE --image-size 9", ["multiple of 4", "9"]),
+        ("--model AE --beta 2", ["--beta", "AE has no KL"]),
+        ("--model MLPAE --antithetic-pairs 0", ["--antithetic-pairs", "MLPAE has no"]),
+        ("--model VAE --beta best", ["--beta", "'best'"]),
+        ("--model MLPAE --warm-up 0.1", ["--warm-up", "onecycle"]),
+        ("--epochs", ["--epochs", "expected one argument"]),
+        ("AE", ["AE"]),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(tmp_path, args, words):
     """P25, STYLE rule 9: also what only the settings or the model can know."""
-    result = command("train_script.py", "--out", tmp_path / "new", *args)
-    line = error_line(result.err, "train_script.py")
-    assert result.code == 2 and all(word in line for word in words)
+    result = command("train_script.py", "--out", tmp_path / "new", *args.split())
+    refused(result, "train_script.py", *words, code=2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,21 +166,5 @@ def test_a_folder_that_is_a_file_is_named(tmp_path, photo_folder, name, folder):
     blocked.parent.mkdir()
     blocked.write_text("mine")
     result = train(name, tmp_path / "out", photo_folder)
-    line = error_line(result.err, script_of(name))
-    assert (result.code, result.out) == (1, "")
-    assert str(blocked) in line and "is not a folder" in line
+    refused(result, script_of(name), f"{blocked} is not a folder")
     assert files_below(tmp_path / "out") == [folder] and blocked.read_text() == "mine"
-
-
-@pytest.mark.parametrize("held, asked", [("AE", "VAE"), ("VAE", "AE"), ("AE", "MLPAE")])
-def test_weights_of_another_model_are_refused(tmp_path, photo_folder, held, asked):
-    """L12, P9: exit 1, both names, no picture."""
-    assert train(held, tmp_path, photo_folder).code == 0
-    weights = tmp_path / "models" / weights_name(held)
-    options = ("--model", asked, "--weights", weights, "--out", tmp_path)
-    for script in ("visualization.py", "random_generation.py"):
-        result = command(script, *options)
-        line = error_line(result.err, script)
-        assert result.code == 1
-        assert re.search(rf"\b{held}\b", line) and re.search(rf"\b{asked}\b", line)
-    assert files_below(tmp_path / "vis") == [f"loss_{held}.png"]

@@ -1,15 +1,16 @@
 """What the commands make of fitted priors, other splits and a weighed KL."""
 
+import itertools
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from tests.helpers.commands import command, error_line, files_below, train
-from tests.helpers.outputs import pixels
+from tests.helpers.commands import files_below, refused, train, use
+from tests.helpers.outputs import pixels, small_picture
 from tests.helpers.training import rows_of
-from utils.checkpoint import load_checkpoint, weights_name
+from utils.checkpoint import load_checkpoint
 from utils.data_processor import create_flower_dataloaders
 
 
@@ -17,12 +18,10 @@ from utils.data_processor import create_flower_dataloaders
 def test_a_training_leaves_priors_to_draw_from(tmp_path, photo_folder, name):
     """Three priors, three pictures; N(0, 1) is what is drawn from unasked."""
     assert train(name, tmp_path, photo_folder).code == 0
-    weights = tmp_path / "models" / weights_name(name)
-    options = ("--model", name, "--weights", weights, "--out", tmp_path)
     pictures = {}
     for prior in ("normal", "gaussian", "gmm", None):
         asked = ("--prior", prior) if prior else ()
-        assert command("random_generation.py", *options, *asked).code == 0
+        assert use("random_generation.py", name, tmp_path, *asked).code == 0
         pictures[prior] = pixels(tmp_path / "vis" / f"random_images_{name}.png")
     assert np.array_equal(pictures["normal"], pictures[None])
     for prior in ("gaussian", "gmm"):  # the same here: 24 codes make one Gaussian
@@ -36,12 +35,9 @@ def test_a_prior_that_another_training_left_is_refused(tmp_path, photo_folder):
         assert train("AE", tmp_path / seed, photo_folder, "--seed", seed).code == 0
     models = [tmp_path / seed / "models" for seed in "01"]
     (models[0] / "Best_AE.pth").write_bytes((models[1] / "Best_AE.pth").read_bytes())
-    weights = ("--weights", models[0] / "Best_AE.pth", "--out", tmp_path)
-    options = ("--model", "AE", *weights, "--prior", "gmm")
-    result = command("random_generation.py", *options)
-    line = error_line(result.err, "random_generation.py")
-    assert result.code == 1 and "was not fitted" in line and "train again" in line
-    assert not (tmp_path / "vis").exists()
+    result = use("random_generation.py", "AE", tmp_path / "0", "--prior", "gmm")
+    refused(result, "random_generation.py", "was not fitted", "train again")
+    assert files_below(tmp_path / "0" / "vis") == ["loss_AE.png"]
 
 
 def test_codes_too_long_for_a_covariance_get_no_prior(tmp_path, photo_folder):
@@ -54,17 +50,14 @@ def test_another_split_is_kept_and_obeyed(tmp_path, photo_folder):
     """--split-seed: in the description, and the photos that are shown are its own."""
     flags = ("--split-seed", "1")
     assert train("MLPAE", tmp_path, photo_folder, *flags).code == 0
-    weights = tmp_path / "models" / "Best_MLPAE.pkl"
-    data = load_checkpoint(weights)[1]["data"]
+    data = load_checkpoint(tmp_path / "models" / "Best_MLPAE.pkl")[1]["data"]
     _, validation = create_flower_dataloaders(16, photo_folder, 8, 8, split_seed=1)
     assert data["split_seed"] == 1 and data == validation.dataset.metadata
-    shown = ("--weights", weights, "--data", photo_folder, "--out", tmp_path)
-    result = command("visualization.py", "--model", "MLPAE", *shown)
+    result = use("visualization.py", "MLPAE", tmp_path, "--data", photo_folder)
     assert result.code == 0 and result.err == ""  # no word of another split
     first = (next(iter(validation))[0][0] * 255).round().byte().permute(1, 2, 0)
-    picture = pixels(tmp_path / "vis" / "valid_MLPAE.png")
-    tile = picture[12 + 30 + 12 :, 12 + 12 :][: 8 * 12 : 12, : 8 * 12 : 12]
-    assert np.array_equal(tile, first.numpy())
+    picture = small_picture(tmp_path / "vis" / "valid_MLPAE.png", 12)
+    assert np.array_equal(picture[1:9, 1:9], first.numpy())
 
 
 @pytest.mark.parametrize("beta", ["0.05", "optimal"])
@@ -86,35 +79,24 @@ def test_a_weighed_kl_trains_and_is_kept(tmp_path, photo_folder, beta):
         assert row["valid_per_photo"] == pytest.approx(parts, rel=1e-4)
 
 
+FLAGS_OF_AE = (
+    *("", "--no-hflip", "--translate 1", "--ema 0.9", "--init-weights torch"),
+    *("--warm-up 0.5", "--weight-decay 0.01", "--scheduler constant", "--split-seed 3"),
+)
+
+
 @pytest.mark.parametrize(
     "model, flags",
-    [
-        (
-            "AE",
-            [
-                "",
-                "--no-hflip",
-                "--translate 1",
-                "--ema 0.9",
-                "--init-weights torch",
-                "--warm-up 0.5",
-                "--weight-decay 0.01",
-                "--scheduler constant",
-                "--split-seed 3",
-            ],
-        ),
-        ("VAE", ["", "--antithetic-pairs 0", "--translate 0"]),
-    ],
+    [("AE", FLAGS_OF_AE), ("VAE", ("", "--antithetic-pairs 0", "--translate 0"))],
 )
 def test_each_setting_reaches_the_training(tmp_path, photo_folder, model, flags):
     """No flag is accepted and ignored: each gives other weights."""
-    seen = []
+    seen = {}
     for number, flag in enumerate(flags):
         out = tmp_path / str(number)
         more = [*flag.split(), "--batch-size", "4"]
         assert train(model, out, photo_folder, *more).code == 0
         weights, _ = load_checkpoint(out / "models" / f"Best_{model}.pth")
-        seen.append(torch.cat([weight.flatten() for weight in weights.values()]))
-    for number, one in enumerate(seen):
-        for flag, other in zip(flags[:number], seen[:number], strict=True):
-            assert not torch.equal(one, other), (flags[number], flag)
+        seen[flag] = torch.cat([weight.flatten() for weight in weights.values()])
+    for one, other in itertools.combinations(flags, 2):
+        assert not torch.equal(seen[one], seen[other]), (one, other)

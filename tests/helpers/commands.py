@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from utils.checkpoint import weights_name
 from utils.cli import process as cli
 
 SCRIPT = r"(train_script|visualization|random_generation|diffusion)\.py"
@@ -60,8 +61,7 @@ def command(script, *args, project=None):
 
 def train(name, out, data, *args, project=None):
     """Train any of the four for an epoch on 8 x 8 pixels; no data: on ./flowers."""
-    start = ["train_script.py", "--model", name]
-    start = ["diffusion.py"] if name == "diffusion" else start
+    start = [script_of(name), "--model", name]
     small = ["--image-size", "8", "--epochs", "1", "--device", "cpu", "--out", out]
     small += ["--channels", "16,32"] if name == "diffusion" else []
     data = ["--data", data] if data else []
@@ -74,6 +74,21 @@ def error_line(stderr, script):
     assert all(line.startswith(f"{script}: warning: ") for line in before), stderr
     assert ERROR.fullmatch(last) and last.startswith(f"{script}: "), stderr
     return last
+
+
+def refused(result, script, *words, code=1):
+    """Assert a failed run: nothing on stdout, one error line with these words."""
+    line = error_line(result.err, script)
+    assert (result.code, result.out) == (code, ""), line
+    assert all(word in line for word in words), line
+    return line
+
+
+def use(script, name, run, *args, **options):
+    """Run a command on the weights that train(name, run) left; it writes there too."""
+    weights = run / "models" / weights_name(name)
+    files = ("--weights", weights, "--out", run)
+    return command(script, "--model", name, *files, *args, **options)
 
 
 def script_of(name):

@@ -22,19 +22,24 @@ def write_photos(root, per_species):
     return root
 
 
-def run_command(script, *args, timeout=300, **options):
-    """Run one of the project's scripts as a user does -> CompletedProcess, in text.
-
-    `script` is a file name, or a module name such as tools.get_flowers.
-    """
-    start = [PROJECT / script] if script.endswith(".py") else ["-m", script]
-    if not script.endswith(".py"):
-        options.setdefault("cwd", PROJECT)
+def python(*args, cwd=PROJECT, timeout=300, **options):
+    """Run Python in the project's folder or another -> CompletedProcess, in text."""
     return subprocess.run(
-        [sys.executable, *map(str, start), *map(str, args)],
+        [sys.executable, *map(str, args)],
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
         **options,
     )
+
+
+def run_command(script, *args, **options):
+    """Run one of the project's scripts as a user does -> CompletedProcess, in text.
+
+    `script` is a file name, or a module name such as tools.get_flowers.
+    """
+    if script.endswith(".py"):
+        return python(PROJECT / script, *args, **{"cwd": None, **options})
+    return python("-m", script, *args, **options)

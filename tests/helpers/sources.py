@@ -7,9 +7,9 @@ from tests.helpers.project import PROJECT
 PATTERNS = ("*.py", "utils/**/*.py", "tools/**/*.py")
 
 
-def sources(*patterns):
-    """Return Python files at any depth, by default all outside tests."""
-    found = [p for pattern in patterns or PATTERNS for p in PROJECT.glob(pattern)]
+def sources(root=PROJECT):
+    """Return the project's Python files outside tests, or those of a copy."""
+    found = [path for pattern in PATTERNS for path in root.glob(pattern)]
     assert found
     return sorted(found)
 
@@ -20,15 +20,19 @@ def module_of(path):
     return name.removesuffix(".__init__")
 
 
+def named_imports(tree):
+    """Return [(name in the source, dotted name)] of all that a syntax tree imports."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names += [(a.asname or a.name, prefix + a.name) for a in node.names]
+    return names
+
+
 def imported_names(path):
     """Return the dotted names that a file imports, anywhere."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return {name for _, name in named_imports(ast.parse(path.read_text("utf-8")))}
 
 
 def imports():

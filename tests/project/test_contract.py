@@ -1,15 +1,15 @@
 """The starter kit's names, signatures and defaults (INTERFACE.md part B)."""
 
-import importlib
 import inspect
-import subprocess
-import sys
+from pkgutil import resolve_name as named
 
 import pytest
 import torch
 
-from tests.helpers.project import PROJECT
+import diffusion
+from tests.helpers.project import PROJECT, python
 from tests.helpers.sources import module_of, sources
+from utils.config import PRESETS
 
 SIGNATURES = {  # the kit's parameters, in its order, with its defaults
     "MLPAutoencoder.MLPAutoencoder": (
@@ -40,12 +40,6 @@ SIGNATURES = {  # the kit's parameters, in its order, with its defaults
 }
 
 
-def named(dotted):
-    """Return the object behind `module.name`."""
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
 def in_words(parameter):
     """Return `name` or `name=default`; functions by their name."""
     if parameter.default is parameter.empty:
@@ -69,9 +63,7 @@ def test_signature(name):
 )
 def test_diffuser_methods(method, kit):
     """B.7."""
-    parameters = inspect.signature(
-        getattr(named("diffusion.Diffuser"), method)
-    ).parameters
+    parameters = inspect.signature(getattr(diffusion.Diffuser, method)).parameters
     assert list(parameters)[1:] == kit.split(", ")
 
 
@@ -80,8 +72,8 @@ def test_constants():
     assert named("MLPAutoencoder.MLPAE_ENCODING_DIM") == 64
     assert named("Autoencoder.AE_ENCODING_DIM") == 64
     assert named("VarAutoencoder.VAE_ENCODING_DIM") == 64
-    kit = importlib.import_module("diffusion")
-    assert (kit.num_steps, kit.beta_min, kit.beta_max) == (300, 1e-4, 5e-2)
+    steps = diffusion.num_steps, diffusion.beta_min, diffusion.beta_max
+    assert steps == (300, 1e-4, 5e-2)
 
 
 def test_names_of_models():
@@ -89,17 +81,15 @@ def test_names_of_models():
     assert named("MLPAutoencoder.MLPAutoencoder")(64, 24, 24).name == "MLPAE"
     assert named("Autoencoder.Autoencoder")(64).name == "AE"
     assert named("VarAutoencoder.VarAutoencoder")(64).name == "VAE"
-    assert named("diffusion.Diffuser")(300).name == "diffusion"
+    assert diffusion.Diffuser(300).name == "diffusion"
 
 
 def test_the_kits_call_is_the_default_models():
     """`Diffuser(n_steps=300)` is what the first row trains, for three species."""
-    from utils.config import PRESETS
-
     row = PRESETS["diffusion"][0]
     with torch.device("meta"):  # no memory
-        kit = named("diffusion.Diffuser")(n_steps=300)
-        ours = named("diffusion.build")(row, 3, "diffusion")
+        kit = diffusion.Diffuser(n_steps=300)
+        ours = diffusion.build(row, 3, "diffusion")
     weights, others = kit.state_dict(), ours.state_dict()
     assert list(weights) == list(others)
     assert [w.shape for w in weights.values()] == [w.shape for w in others.values()]
@@ -111,19 +101,14 @@ def test_the_kits_call_is_the_default_models():
 
 def test_imports_do_nothing():
     """T24: importing our modules prints nothing, trains nothing, writes nothing."""
-    names = map(module_of, sources())
-    code = "\n".join(f"import {name}" for name in names)
-    before = sorted(p for p in PROJECT.rglob("*") if "__pycache__" not in p.parts)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = "\n".join(f"import {module_of(path)}" for path in sources())
+
+    def files():
+        return {p for p in PROJECT.rglob("*") if "__pycache__" not in p.parts}
+
+    before, done = files(), python("-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    after = sorted(p for p in PROJECT.rglob("*") if "__pycache__" not in p.parts)
-    assert after == before
+    assert files() == before
 
 
 def test_show_images_opens_a_window_of_sixty_four(monkeypatch):

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from tests.helpers.diffusion import save_small
-from tests.helpers.project import PROJECT, write_photos
+from tests.helpers.project import PROJECT, python, write_photos
 
 EDITS = {  # file -> [(text, what replaces it), ...]
     "utils/config.py": [
@@ -61,13 +59,7 @@ def project(tmp_path_factory):
 
 def run(project, command):
     """Run a command in the copy -> its stdout."""
-    done = subprocess.run(
-        [sys.executable, *command.split()],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(*command.split(), cwd=project)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,12 +1,10 @@
 """Scripts of the starter kit's form work with our modules beside them (B.6)."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from tests.helpers.project import PROJECT, write_photos
+from tests.helpers.project import PROJECT, python, write_photos
 
 HEAD = """
 import argparse, os
@@ -103,13 +101,7 @@ def test_the_kits_scripts_train_show_and_generate(kit, name):
     scripts = ["train_script.py", "visualization.py", "random_generation.py"]
     scripts = scripts[: 2 if name == "MLPAE" else 3]  # the kit generates with two
     (kit / "driver.py").write_text(DRIVER)
-    done = subprocess.run(
-        [sys.executable, "driver.py", ",".join(scripts), "--model", name],
-        cwd=kit,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("driver.py", ",".join(scripts), "--model", name, cwd=kit)
     assert done.returncode == 0, done.stderr
     lines = [line.split(", Train Loss")[0] for line in done.stdout.splitlines()]
     shown = [scripts[1], "using device cpu", *scripts[2:]]
