@@ -23,7 +23,8 @@ from VarAutoencoder import VarAutoencoder
 FEATURES = PROJECT / "models" / "features.pt"
 NUMBER = r"(\d+\.\d+(?:e-\d+)?)"
 LINE = re.compile(rf"Epoch: (\d+), Train Loss: {NUMBER}, Valid Loss: {NUMBER}")
-TRAINED = ("diffusion", "diffusion_16", "diffusion_48")  # with committed logs
+# Diffusion models with committed logs.
+TRAINED = ("diffusion", "diffusion_ddpm", "diffusion_16", "diffusion_48")
 LOGS = {  # log/train_<name>.out -> most epochs, bounds of the last train and valid loss
     "MLPAE": (100, 0.03, 0.03),  # M11, M12
     "AE_SGD": (60, 0.015, 1.0),  # M19, M20
@@ -42,6 +43,7 @@ PICTURES = {  # M13, M26, M28, M34, M35, M41, M48; M44 and M50 of diffusion
     "VAE": "train valid loss latent random_images",
     "diffusion": "loss random_images denoise species guidance interpolation inpaint "
     "straightness compare_samplers reflow nearest_neighbours",
+    "diffusion_ddpm": "loss random_images",
     "diffusion_16": "loss random_images",
     "diffusion_48": "loss random_images",
 }
