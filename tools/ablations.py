@@ -56,12 +56,18 @@ def read_tables(path):
         raise UserError(why) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no TOML: {error}; correct it") from None
-    # Every table must have all keys.
+    # Every table must have all keys, and rows with different names.
     if not content.get("tables"):
         raise UserError(f"{path} holds no [[tables]]; add one")
     for table in content["tables"]:
         if missing := [key for key in REQUIRED if not table.get(key)]:
             raise UserError(f"a table of {path} lacks {', '.join(missing)}; add them")
+        # A third entry, flags of the measurement, needs a measurement.
+        lengths = (2, 3) if table.get("measure") else (2,)
+        names = {row[0] for row in table["rows"] if len(row) in lengths}
+        if len(names) < len(table["rows"]):
+            why = f"rows of {path} must be [name, flags] with different names"
+            raise UserError(f"{why}; correct them")
     return content
 
 

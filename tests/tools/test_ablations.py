@@ -202,6 +202,9 @@ def test_objectives_are_sampled_from_the_highest_level_of_their_training():
         ("title = [", "is no TOML"),
         ("title = 'x'", r"holds no \[\[tables\]\]"),
         ("[[tables]]\ntitle = 'x'", "lacks train, log, columns, seeds, rows"),
+        (TABLE.replace('"two"', '"one"'), "different names"),
+        (TABLE.replace('"one", ', ""), "different names"),
+        (TABLE.replace('--epochs 1"', '--epochs 1", "--steps 4"'), "different names"),
     ],
 )
 def test_a_table_that_cannot_be_run_is_refused(tmp_path, text, message):
