@@ -242,10 +242,12 @@ def test_a_missing_file_is_named(finished):
         (finished / "away").rename(finished / name)
 
 
-def test_the_commands_of_the_report_have_these_flags():
+def test_the_report_names_the_command_of_each_record():
+    """Each command is accepted by the parser of its tool."""
     section = tool.TEMPLATE.read_text("utf-8").split("\n## Commands\n")[1]
     commands = re.findall(r"`python (?:-m )?(tools\.\w+|\w+\.py)([^>`]*)", section)
     assert len(commands) > 10
+    assert [name for name in made_up() if f"`log/{name}.json`" not in section] == []
     for command, arguments in commands:
         name = command.removesuffix(".py")
         if name == "tools.visualize":
