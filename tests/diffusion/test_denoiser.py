@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion import diffusion_loss_fn, training_loss
-from tests.helpers.diffusion import SIGMA_DATA, awake, knowing, small
+from tests.helpers.diffusion import SIGMA_DATA, ideal_for, randomize_zeros, small
 from tests.helpers.training import descend
 from utils.config import DiffusionSettings
 from utils.data.synthetic import draw_flowers
@@ -59,7 +59,7 @@ def test_an_untrained_network_takes_the_likeliest_image():
 @every_objective
 def test_the_ideal_estimate_is_the_same_by_every_objective(objective):
     """The mean over photos, by hand for two of them on a line."""
-    model = knowing(small(objective=objective), 2 * photos_of(0.2, 0.7) - 1)
+    model = ideal_for(small(objective=objective), 2 * photos_of(0.2, 0.7) - 1)
     sigmas = torch.tensor([0.05, 0.4, 3.0])
     x = torch.tensor([-0.4, 0.1, 2.0]).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
     odds = (3 * ((x - 0.4) ** 2 - (x + 0.6) ** 2)[:, 0, 0, 0]) / (2 * sigmas**2)
@@ -90,7 +90,7 @@ def test_a_perfect_answer_costs_nothing_and_a_blind_one_its_variance(objective):
     sizes["v"] = math.cos(angle) ** 2 + math.sin(angle) ** 2 * size
     assert loss.shape == ()
     assert loss.item() == pytest.approx(sizes[objective], rel=0.05)
-    knowing(model, photos[:1])
+    ideal_for(model, photos[:1])
     alike = photos[:1].expand(50, -1, -1, -1)
     loss = diffusion_loss_fn(model, alike, sigma=torch.logspace(-1, 1, 50), **by)
     assert loss.item() == pytest.approx(0, abs=1e-6)
@@ -168,7 +168,7 @@ def test_photos_are_brought_to_the_samplers_range():
 
 def test_seeds_repeat_the_loss():
     """P20: levels, noise and dropout are all drawn from the global state."""
-    model, losses = awake(small()).train(), []
+    model, losses = randomize_zeros(small()).train(), []
     photos, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 3
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -185,7 +185,7 @@ def test_errors_of_all_objectives_can_be_compared():
     photos, labels = photos_of(*values).repeat(40, 1, 1, 1), torch.zeros(120).long()
     found = {}
     for objective in sorted(OBJECTIVES):  # "eps" is the first
-        model = knowing(small(objective=objective), 2 * photos_of(*values) - 1)
+        model = ideal_for(small(objective=objective), 2 * photos_of(*values) - 1)
         torch.manual_seed(0)
         found[objective] = model.validation_details(photos, labels)
         torch.testing.assert_close(

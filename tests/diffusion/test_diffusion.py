@@ -7,7 +7,7 @@ import torch
 
 import diffusion
 from diffusion import Diffuser, diffusion_loss_fn, noise_tables, visualize_sampling
-from tests.helpers.diffusion import awake, knowing, small
+from tests.helpers.diffusion import ideal_for, randomize_zeros, small
 from tests.helpers.training import descend
 from utils.config import PRESETS
 from utils.data.synthetic import draw_flowers
@@ -86,7 +86,7 @@ def test_a_perfect_model_has_no_loss_and_samples_the_photo(photo, objective):
 
     300 steps back from pure noise end at the only photo that it knows.
     """
-    model = knowing(small(objective=objective), photo)
+    model = ideal_for(small(objective=objective), photo)
     many = photo.expand(64, -1, -1, -1)
     assert diffusion_loss_fn(model, many).item() == pytest.approx(0, abs=1e-6)
     states = model.sample((2, 3, 4, 4), 300)
@@ -98,7 +98,7 @@ def test_a_perfect_model_has_no_loss_and_samples_the_photo(photo, objective):
 @pytest.mark.parametrize("t", [1, 40, 150, 299])
 def test_reverse_step_is_the_posterior(photo, objective, t):
     """R14: Bayes' rule on two Gaussians gives the step back for the true photo."""
-    model = knowing(small(objective=objective), photo)
+    model = ideal_for(small(objective=objective), photo)
     torch.manual_seed(2)
     x_t = torch.randn(1, 3, 4, 4)
     tables = {name: table.double() for name, table in noise_tables(300).items()}
@@ -116,7 +116,7 @@ def test_reverse_step_is_the_posterior(photo, objective, t):
 
 def test_last_step_adds_no_noise(photo):
     """B.7: at t = 0 the step is the photo itself, and twice the same."""
-    model = knowing(small(), photo)
+    model = ideal_for(small(), photo)
     x_t = model.noised(photo, torch.zeros(1, dtype=int), torch.randn(1, 3, 4, 4))
     torch.testing.assert_close(model.p_theta_sampling(x_t, 0), photo)
     assert torch.equal(model.p_theta_sampling(x_t, 0), model.p_theta_sampling(x_t, 0))
@@ -127,7 +127,7 @@ def test_a_photo_beyond_the_bounds_is_clipped(photo):
     steps, x = [], torch.randn(1, 3, 4, 4)
     for believed in (3 * photo, (3 * photo).clamp(-1, 1)):
         torch.manual_seed(0)
-        steps.append(knowing(small(), believed).p_theta_sampling(x, 100))
+        steps.append(ideal_for(small(), believed).p_theta_sampling(x, 100))
     torch.testing.assert_close(*steps)
 
 
@@ -196,7 +196,7 @@ def test_any_size(height, width):
 
 def test_a_call_without_species_asks_for_any():
     """R15, R19: the kit's call, through the same layers; each species answers anew."""
-    model, x = awake(small()), torch.randn(2, 3, 8, 8)
+    model, x = randomize_zeros(small()), torch.randn(2, 3, 8, 8)
     t = torch.tensor([30, 200])
     answers = [model(x, t, torch.full((2,), number)) for number in range(4)]
     assert torch.equal(model(x, t), answers[3])
@@ -245,7 +245,7 @@ def test_strip_ends_in_the_finished_image(saved, tmp_path, count):
 @pytest.mark.parametrize("steps", [1, 16])
 def test_strip_of_any_sampler_ends_in_what_it_samples(saved, tmp_path, steps):
     """Also of fewer steps than frames; `how` says which, n_steps how many."""
-    model, labels = awake(small()), torch.tensor([2, 0])
+    model, labels = randomize_zeros(small()), torch.tensor([2, 0])
     config = SamplerConfig("heun", 99, guidance=2.0)
     torch.manual_seed(5)
     noise = torch.randn(2, 3, 8, 8)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.helpers.diffusion import knowing, small
+from tests.helpers.diffusion import ideal_for, small
 from utils.diffusion.editing import RESAMPLINGS, inpaint, noise_slerp, sdedit
 from utils.diffusion.samplers import SAMPLERS
 from utils.diffusion.sampling import SIGMA_MAX, SamplerConfig, sample, sigmas_for
@@ -20,7 +20,7 @@ LEFT = torch.tensor([True, True, False, False]).view(1, 1, 1, 4)
 
 @pytest.fixture(scope="module")
 def model():
-    return knowing(small(img_channels=1), PHOTOS)
+    return ideal_for(small(img_channels=1), PHOTOS)
 
 
 def watched(seen):

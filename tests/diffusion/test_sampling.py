@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.helpers.diffusion import awake, knowing, small
+from tests.helpers.diffusion import ideal_for, randomize_zeros, small
 from utils.cli import UsageError
 from utils.config import DIFFUSION_MODELS, PRESETS
 from utils.diffusion.denoiser import OBJECTIVES
@@ -56,7 +56,7 @@ def told(**flags):
 @every_sampler
 def test_the_ideal_denoiser_of_a_few_photos_samples_them(sampler, objective):
     """Each sample is near one of them, and each of them is found, as often."""
-    model = knowing(small(objective=objective, img_channels=1), PHOTOS)
+    model = ideal_for(small(objective=objective, img_channels=1), PHOTOS)
     torch.manual_seed(0)
     images, _ = sample(model, torch.randn(400, 1, 1, 2), SamplerConfig(sampler, 160))
     far = torch.cdist(images.flatten(1), (PHOTOS.flatten(1) + 1) / 2)
@@ -133,7 +133,7 @@ def test_evaluations_are_counted(sampler, guidance):
 @pytest.mark.parametrize("steps", [1, 5])
 def test_states_go_from_noise_to_the_image(sampler, steps):
     """steps + 1 of them, scaled like the kit's x_t; the last is what is sampled."""
-    model, config = awake(small()), SamplerConfig(sampler, steps)
+    model, config = randomize_zeros(small()), SamplerConfig(sampler, steps)
     torch.manual_seed(0)
     noise = torch.randn(2, 3, 4, 4)
     states = list(sample_states(model, noise, config))
@@ -164,7 +164,7 @@ def test_the_ancestral_chain_is_the_models_own():
 
     Those of the sampler are scaled from x to the kit's x / sqrt(1 + level^2).
     """
-    model, config = awake(small()), SamplerConfig("ddpm", 300)
+    model, config = randomize_zeros(small()), SamplerConfig("ddpm", 300)
     model.network.bfloat16 = False
     chains = []
     for states in (
@@ -192,7 +192,7 @@ def test_steps_beyond_the_schedule_are_refused(steps):
 
 def test_eta_is_ddims_alone():
     """0 is no noise at all; 1 is the ancestral chain on the same levels."""
-    model, noise = knowing(small(img_channels=1), PHOTOS), torch.randn(50, 1, 1, 2)
+    model, noise = ideal_for(small(img_channels=1), PHOTOS), torch.randn(50, 1, 1, 2)
     spread = []
     for eta in (0.0, 1.0):
         images = []

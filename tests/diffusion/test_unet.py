@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers.diffusion import awake
+from tests.helpers.diffusion import randomize_zeros
 from utils.diffusion.unet import ResidualBlock, SelfAttention, UNet, sigma_embedding
 
 MOST_MFLOP = 1000  # of one 24 x 24 image forward (R5: 4,019 was seen elsewhere)
@@ -15,7 +15,7 @@ MOST_MFLOP = 1000  # of one 24 x 24 image forward (R5: 4,019 was seen elsewhere)
 def network(**options):
     """Return a small network whose every layer shows in the answer."""
     torch.manual_seed(0)
-    return awake(UNet(**{"channels": (16, 32), **options})).eval()
+    return randomize_zeros(UNet(**{"channels": (16, 32), **options})).eval()
 
 
 def question(count=2, height=8, width=8):
@@ -156,7 +156,7 @@ def test_inner_weights_lead_from_features_to_features(num_blocks):
 def test_attention_is_the_fused_kernels(exact):
     """torch's own scaled dot product, on the same query, key and value."""
     torch.manual_seed(0)
-    attention, x = awake(SelfAttention(16)), torch.randn(2, 16, 3, 5)
+    attention, x = randomize_zeros(SelfAttention(16)), torch.randn(2, 16, 3, 5)
     places = attention.norm(x).flatten(2).transpose(1, 2)
     parts = attention.qkv(places).chunk(3, dim=2)
     seen = attention.out(F.scaled_dot_product_attention(*parts))

@@ -6,7 +6,7 @@ from diffusion import Diffuser
 from utils.checkpoint import save_checkpoint
 
 SIGMA_DATA = 0.5  # of the photos, by which the network's units divide
-VARIANCE = 0.25  # of the images that `gaussian` knows
+VARIANCE = 0.25  # of the images of `gaussian`
 SPECIES = ["astilbe", "bellflower", "calendula"]
 
 
@@ -16,7 +16,7 @@ def small(n_steps=300, **network):
     return Diffuser(n_steps, **{"channels": (16,), **network}).eval()
 
 
-def awake(module):
+def randomize_zeros(module):
     """Give random values to all weights that start as zeros; return the module."""
     with torch.no_grad():
         for weight in module.parameters():
@@ -26,10 +26,10 @@ def awake(module):
 
 
 def ideal(model, estimate):
-    """Let the network answer as an estimate of the image implies; return the model.
+    """Replace the network's output by what an estimate implies; return the model.
 
-    estimate(x, sigma (B, 1, 1, 1), labels) -> (B, C, H, W); the objectives are written
-    down anew, the velocity v by its angle.
+    estimate(x, sigma (B, 1, 1, 1), labels) estimates the image, (B, C, H, W). The
+    targets are computed independently of the code under test, v by its angle.
     """
 
     def model_output(x, sigma, labels):
@@ -37,40 +37,40 @@ def ideal(model, estimate):
         x = x.double() * (1 + sigma**2).sqrt()
         x_0 = estimate(SIGMA_DATA * x, SIGMA_DATA * sigma, labels) / SIGMA_DATA
         noise, angle = (x - x_0) / sigma, torch.atan(sigma)
-        answers = {
+        outputs = {
             "eps": noise,
             "x0": x_0,
             "v": angle.cos() * noise - angle.sin() * x_0,
             "flow": noise - x_0,
         }
-        return answers[model.objective].float()
+        return outputs[model.objective].float()
 
     model.network.forward = model_output
     return model
 
 
-def knowing(model, photos):
-    """Let the network answer as if these photos (N, C, H, W) were all there are.
+def ideal_for(model, photos):
+    """Replace the network's output by the ideal one for photos (N, C, H, W).
 
-    The best estimate is the mean over the photos, by how likely each is in the noise.
+    The ideal estimate is the mean of the photos, weighted by their likelihood given x.
     """
     photos = photos.double()
 
     def mean_photo(x, sigma, labels):
-        far = (x[:, None] - photos).flatten(2).square().sum(dim=2)  # (B, N)
-        shares = torch.softmax(-far / (2 * sigma.view(-1, 1) ** 2), dim=1)
-        return torch.einsum("bn,nchw->bchw", shares, photos)
+        squares = (x[:, None] - photos).flatten(2).square().sum(dim=2)  # (B, N)
+        weights = torch.softmax(-squares / (2 * sigma.view(-1, 1) ** 2), dim=1)
+        return torch.einsum("bn,nchw->bchw", weights, photos)
 
     return ideal(model, mean_photo)
 
 
 def gaussian(x, sigma, labels=None):
-    """Estimate the image in x, knowing that images are of N(0, VARIANCE)."""
+    """Return the ideal estimate of the image in x for images of N(0, VARIANCE)."""
     return x * VARIANCE / (VARIANCE + sigma**2)
 
 
 def save_small(path, **network):
-    """Save a small awake model of 8 x 8 photos, described as training describes it."""
+    """Save a small model of 8 x 8 photos, with the metadata that a training saves."""
     metadata = {
         "settings": {"image_size": 8, "ema": 0.9},
         "data": {
@@ -84,5 +84,5 @@ def save_small(path, **network):
         "epoch": 3,
         "valid_loss": 0.25,
     }
-    save_checkpoint(path, awake(small(**network)), metadata)
+    save_checkpoint(path, randomize_zeros(small(**network)), metadata)
     return path

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from tests.helpers.diffusion import knowing, small
+from tests.helpers.diffusion import ideal_for, small
 from tools.visualize.animation import (
     FRAMES,
     LONG,
@@ -50,7 +50,7 @@ def test_an_animation_leads_from_photos_through_noise_to_new_images(config):
     """If the model knows one photo only, every new image is that photo."""
     torch.manual_seed(0)
     known = torch.linspace(-0.9, 0.9, 16).view(1, 1, 4, 4)
-    model, photos = knowing(small(img_channels=1), known), torch.rand(300, 1, 4, 4)
+    model, photos = ideal_for(small(img_channels=1), known), torch.rand(300, 1, 4, 4)
     frames = animation(model, photos, config)
     assert len(frames) == 2 * FRAMES
     assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
