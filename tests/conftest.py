@@ -3,10 +3,22 @@
 import os
 from pathlib import Path
 
+# Tests run side by side, one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
 from tests.helpers.project import write_photos
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Run the whole quick suite in two processes, and anything else in this one.
+
+    The other suites measure times.
+    """
+    whole = config.args_source is config.ArgsSource.TESTPATHS
+    return 2 if whole and config.option.markexpr.startswith("not slow") else 0
 
 
 @pytest.fixture(autouse=True)
