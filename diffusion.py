@@ -17,9 +17,8 @@ from utils.cli import guard, run
 from utils.cli.arguments import command_line
 from utils.config import DIFFUSION_MODELS, DiffusionSettings, settings_for
 
-FLAGS = (
-    "--model --budget --species --seed --split-seed --data --strict-data --device --out"
-)
+FLAGS = "--model --resume --budget --species --seed --split-seed --data --strict-data"
+FLAGS += " --device --out"
 
 
 def parse(argv=None):
@@ -30,6 +29,8 @@ def parse(argv=None):
         settings=fields(DiffusionSettings),
         choices={"--model": DIFFUSION_MODELS},
         model="diffusion",
+        seed=None,
+        split_seed=None,
     )
     args = parser.parse_args(argv)
     return args, settings_for(args, args.model)
@@ -42,10 +43,11 @@ import torch
 import torch.nn.functional as F
 
 from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
+from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
 from utils.diffusion.denoiser import Denoiser, draw_sigma, training_target
 from utils.diffusion.sampling import default_sampler_config, draw_labels, sample_states
-from utils.experiment import TimeEstimate, start_training, with_budget
+from utils.experiment import start_training, with_budget
 from utils.figures import caption, save_curves, save_strip
 from utils.files import prepare_target
 from utils.optim.factory import prepare_training
@@ -278,41 +280,45 @@ def save_samples(model, metadata, seed, path, title):
 def main(argv=None):
     started = time.monotonic()
     args, settings = parse(argv)
+    with training_session(args, settings) as (settings, state):
+        run_training(args, settings, state, started)
+
+
+def run_training(args, settings, state, started):
+    """Train, and draw samples of the best weights; state: of a resumed run."""
     name, vis = args.model, args.out / "vis"
     csv_path = args.out / "log" / f"{name}.csv"
 
     # The data and the model.
     set_seeds(args.seed)
-    device, loaders, metadata = start_training(args, settings, name)
+    device, loaders, metadata = start_training(args, settings, state)
     print(f"using device {device}", flush=True)
     data, batch_loss = loaders[0].dataset, training_loss(settings)
     model = build(settings, len(data.classes), name)
     model.to(device, memory_format=torch.channels_last)
-    if args.budget:
+    if args.budget and not state:  # its number of epochs was determined before
         left = args.budget - (time.monotonic() - started)
         settings = with_budget(settings, left, model, loaders[0], batch_loss)
     metadata["settings"] = asdict(settings)
     metadata["class_proportions"] = data.class_proportions()
 
     # The optimizer and the loop.
-    steps, total = settings.epochs * len(loaders[0]), settings.epochs
+    total, folder = settings.epochs, args.out / "models"
+    steps = total * len(loaders[0])
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
     trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
-    epochs = trainer.fit(args.out / "models", *stopping, csv_path, metadata)
-    estimate = TimeEstimate(len(data), total)
-    for number, train_loss, *_ in epochs:
-        done = number + 1
-        print(f"Epoch: {done}/{total}, Train Loss: {train_loss:.4f}", flush=True)
-        estimate.after(done)
-        if done % PICTURE_EVERY == 0:
+    for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):
+        done = epoch.number + 1
+        print(f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}", flush=True)
+        if done % PICTURE_EVERY == 0 and not epoch.restored:
             path = vis / f"random_images_{name}_epoch_{done}"
             title = f"{name}: epoch {done}/{total}"
             save_samples(trainer.eval_model, metadata, args.seed, path, title)
 
     # Pictures of the best weights and of the losses.
     best = trainer.eval_model
-    weights, metadata = load_checkpoint(args.out / "models" / weights_name(name))
+    weights, metadata = load_checkpoint(folder / weights_name(name))
     best.load_state_dict(weights, strict=True)
     title = caption(name, "samples", metadata)
     save_samples(best, metadata, args.seed, vis / f"random_images_{name}", title)

@@ -11,7 +11,7 @@ at noise, and by default generates each species as often as the photos show it.
 from dataclasses import fields
 from math import isqrt
 
-from utils.cli import PROJECT, UsageError, guard, run
+from utils.cli import UsageError, guard, memory_for, run
 from utils.cli.arguments import command_line, refuse_given
 from utils.config import (
     AUTOENCODERS,
@@ -62,10 +62,9 @@ if __name__ == "__main__":
 import torch
 
 from diffusion import visualize_sampling
-from utils.checkpoint import find_weights
 from utils.device import set_seeds
 from utils.diffusion.sampling import labels_for, sampler_config
-from utils.experiment import generate_batches, image_size
+from utils.experiment import chosen_weights, generate_batches, image_size
 from utils.figures import caption, save_grid
 from utils.files import prepare_folder, save_images
 from utils.registry import load_model
@@ -102,23 +101,24 @@ def main(argv=None):
     args = parse(argv)
     # The seed comes first: building a model draws its initial weights.
     set_seeds(args.seed)
-    weights = args.weights or find_weights(PROJECT, args.model)
+    weights = chosen_weights(args)
     model, metadata = load_model(args.model, weights)
     if args.model in DIFFUSION_MODELS:
         config = sampler_config(args, model, metadata)
         options = {"species": args.species, "config": config}
     else:
         options = {"prior": args.prior or "normal", "weights": weights}
-    # The figure of a diffusion model also shows states of the sampler.
-    if args.model in DIFFUSION_MODELS and not args.save:
-        save_denoised(args, model, metadata, config)
-        return
-    # Any number of images is generated in batches.
-    batches = generate_batches(model, metadata, args.count, **options)
-    if args.save:
-        save_images(args.save, batches, args.count)
-    else:
-        save_decoded(args, metadata, batches, options["prior"])
+    with memory_for(f"--count {args.count}"):
+        # The figure of a diffusion model also shows states of the sampler.
+        if args.model in DIFFUSION_MODELS and not args.save:
+            save_denoised(args, model, metadata, config)
+            return
+        # Any number of images is generated in batches.
+        batches = generate_batches(model, metadata, args.count, **options)
+        if args.save:
+            save_images(args.save, batches, args.count)
+        else:
+            save_decoded(args, metadata, batches, options["prior"])
 
 
 if __name__ == "__main__":

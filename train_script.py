@@ -6,11 +6,11 @@ python train_script.py --model AE > log/train_AE.out
 import logging
 from dataclasses import fields
 
-from utils.cli import guard, run
+from utils.cli import UsageError, guard, run
 from utils.cli.arguments import command_line, refuse_given
 from utils.config import AUTOENCODERS, AutoencoderSettings, settings_for
 
-FLAGS = "--model --seed --split-seed --data --strict-data --device --out"
+FLAGS = "--model --resume --seed --split-seed --data --strict-data --device --out"
 log = logging.getLogger(__name__)
 
 
@@ -22,23 +22,30 @@ def parse(argv=None):
         settings=fields(AutoencoderSettings),
         choices={"--model": AUTOENCODERS},
         model="AE",
+        seed=None,
+        split_seed=None,
     )
     args = parser.parse_args(argv)
     if args.model != "VAE":
         reason = f"{args.model} has no KL and draws no latent vectors; use --model VAE"
         refuse_given(args, ["--beta", "--antithetic-pairs"], reason)
-    return args, settings_for(args, args.model)
+    settings = settings_for(args, args.model)
+    if args.model != "MLPAE" and settings.image_size % 4:
+        reason = f"must be a multiple of 4 for {args.model}"
+        raise UsageError(f"argument --image-size: {reason}, got {settings.image_size}")
+    return args, settings
 
 
 if __name__ == "__main__":
     guard(parse)
 
-from utils.checkpoint import save_checkpoint, weights_name
+from utils.checkpoint import weights_name
+from utils.checkpoint.resume import training_session
 from utils.device import set_seeds
 from utils.experiment import start_training
 from utils.figures import caption, save_curves
 from utils.files import prepare_target
-from utils.latents import MAX_DIM, encode, fit_priors, fitted_to
+from utils.latents import MAX_DIM, encode, save_priors
 from utils.optim.factory import prepare_training
 from utils.registry import autoencoders, build_model, load_model, model_args
 from utils.train import train
@@ -55,7 +62,7 @@ def init_model(model, scheme, channel_means):
             layer.reset_parameters()
 
 
-def save_priors(folder, name, training):
+def fit_best(folder, name, training):
     """Fit priors to the codes of the best weights, and save them beside those."""
     model, metadata = load_model(name, folder / weights_name(name))
     path = folder / weights_name(f"prior_{name}")
@@ -63,18 +70,23 @@ def save_priors(folder, name, training):
         log.warning("no priors are fitted to codes of more than %d numbers", MAX_DIM)
         path.unlink(missing_ok=True)  # it belongs to other weights
         return
-    priors = fit_priors(name, encode(model, training.all_images()))
-    save_checkpoint(path, priors, {"fitted_to": fitted_to(metadata)})
+    save_priors(path, model, metadata, encode(model, training.all_images()))
 
 
 def main(argv=None):
     args, settings = parse(argv)
+    with training_session(args, settings) as (settings, state):
+        run_training(args, settings, state)
+
+
+def run_training(args, settings, state):
+    """Train, and save what belongs to the best weights; state: of a resumed run."""
     name, csv_path = args.model, args.out / "log" / f"{args.model}.csv"
 
     # The model and the data.
     set_seeds(args.seed)
     model = build_model(name, **model_args(name, settings))
-    device, (training, validation), metadata = start_training(args, settings, name)
+    device, (training, validation), metadata = start_training(args, settings, state)
     prepare_target(args.out / "models" / weights_name(f"prior_{name}"))
     init_model(model, settings.init_weights, training.dataset.channel_means())
     model.to(device)
@@ -98,12 +110,13 @@ def main(argv=None):
         log_path=csv_path,
         metadata=metadata,
         ema=ema,
+        resumed=state,
     )
 
     # What belongs to the best weights.
     title = caption(name, settings.optimizer, metadata)
     save_curves(csv_path, args.out / "vis" / f"loss_{name}.png", title)
-    save_priors(args.out / "models", name, training.dataset)
+    fit_best(args.out / "models", name, training.dataset)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from utils.data_processor import open_flowers, show_recover_results
 from utils.device import choose_device, set_seeds
-from utils.experiment import warn_of_other_data
+from utils.experiment import chosen_weights, warn_of_other_data
 from utils.figures import caption
 from utils.files import prepare_folder
 from utils.latents import reconstruct
@@ -37,7 +37,7 @@ def main(argv=None):
 
     # The model, and the photos as its training split them.
     set_seeds(args.seed)
-    model, metadata = load_model(args.model, args.weights)
+    model, metadata = load_model(args.model, chosen_weights(args))
     # Refuse a folder that cannot be written before any work.
     prepare_folder(args.out / "vis")
     model.to(device)

@@ -44,3 +44,12 @@ def real_photos(tmp_path_factory):
     root = tmp_path_factory.mktemp("real") / "flowers"
     get_flowers.main(["--from", str(archive), "--to", str(root)])
     return root
+
+
+@pytest.fixture(scope="session")
+def few_photos(tmp_path_factory):
+    """64 drawn photos of 40 x 32 pixels, in three class folders."""
+    root = write_photos(tmp_path_factory.mktemp("few") / "photos", 22)
+    for name in ("bellflower", "calendula"):
+        (root / name / sorted(p.name for p in (root / name).iterdir())[-1]).unlink()
+    return root

@@ -10,7 +10,6 @@ TABLE is a TOML file: a `title`, a `text`, and [[tables]] with `title`, `text`,
 flags of it. Finished runs of the same code are kept and not repeated.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -24,7 +23,9 @@ from statistics import mean
 
 from utils.cli import PROJECT, UserError, run
 from utils.cli.arguments import command_line, whole_number
+from utils.cli.progress import progress
 from utils.cli.tables import markdown_table
+from utils.files import read_csv, read_json, read_regular
 
 # Keys of a table in the TOML file; `text` and `measure` are optional.
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
@@ -50,7 +51,7 @@ def parse(argv=None):
 def read_tables(path):
     """Return the content of a TOML file, or raise a UserError."""
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         why = f"cannot read {path}: {error.strerror}; name a TOML file"
         raise UserError(why) from None
@@ -94,7 +95,8 @@ def run_all(tables, args):
     with ThreadPoolExecutor(args.jobs) as pool:
         lasts = pool.map(lambda job: result_of(*job, args, running), jobs)
         try:
-            for (table, (name, *_), _), last in zip(jobs, lasts, strict=True):
+            runs = zip(progress(jobs, "runs"), lasts, strict=True)
+            for (table, (name, *_), _), last in runs:
                 results.setdefault((table["title"], name), []).append(last)
         except BaseException:
             # Stop the other runs before the reason is reported.
@@ -119,13 +121,12 @@ def result_of(table, row, seed, args, running):
     key = {"command": train, "measure": measure, "code": code_hash(PROJECT)}
     kept = out / "result.json"
     if kept.is_file():
-        result = json.loads(kept.read_text("utf-8"))
+        result = read_json(kept)
         if all(result.get(name) == value for name, value in key.items()):
             return result["last"]
 
     execute(train, out / "stdout.txt", args.jobs, running)
-    with open(out / table["log"], newline="", encoding="utf-8") as file:
-        *_, epoch = csv.DictReader(file)
+    *_, epoch = read_csv(out / table["log"])
     last = {column: float(value) for column, value in epoch.items() if value}
     if measure:
         last |= measured(measure, out, data, args.jobs, running)
@@ -141,7 +142,7 @@ def measured(measure, out, data, jobs, running):
     tool, path, *flags = shlex.split(measure)
     output = out / "measures.json"
     execute([tool, str(out / path), *flags, *data], output, jobs, running)
-    found = json.loads(output.read_text("utf-8"))
+    found = read_json(output)
     # A str is the reason why there is no value.
     return {k: v for k, v in found[str(out / path)].items() if isinstance(v, list)}
 

@@ -13,7 +13,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from utils.cli import PROJECT, guard, run
+from utils.cli import guard, run
 from utils.cli.arguments import command_line, whole_number
 
 FLAGS = "--count --seed --extractor --data --strict-data --out"
@@ -47,7 +47,6 @@ def parse(argv=None):
 if __name__ == "__main__":
     guard(parse)
 
-from utils.checkpoint import find_weights
 from utils.config import SamplerConfig
 from utils.device import machine_facts
 from utils.diffusion.samplers import SAMPLERS
@@ -57,7 +56,7 @@ from utils.evaluation.evaluate import (
     reference_stats,
     warm_up,
 )
-from utils.experiment import fingerprint, weights_facts
+from utils.experiment import chosen_weights, fingerprint, weights_facts
 from utils.figures import caption, plot_nfe_curves
 from utils.files import prepare_target, write_json
 from utils.registry import load_diffusion
@@ -127,7 +126,7 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "tools.compare_samplers", *arguments])
 
     # The model and the photos.
-    weights = args.weights or find_weights(PROJECT, "diffusion")
+    weights = chosen_weights(args, "diffusion")
     model, metadata = load_diffusion(weights)
     reference = reference_stats(args, metadata)
     name = weights.stem.removeprefix("Best_")

@@ -18,7 +18,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.cli import PROJECT, UsageError, UserError, guard, run
+from utils.cli import PROJECT, UsageError, UserError, guard, memory_for, run
 from utils.cli.arguments import command_line, refuse_given
 from utils.cli.tables import markdown_table
 from utils.config import (
@@ -82,6 +82,7 @@ from utils.evaluation.evaluate import Comparison, ReferencePhotos, evaluate
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import proportion
 from utils.experiment import generate, image_size
+from utils.files import open_regular
 from utils.latents import encode
 from utils.registry import load_model
 
@@ -113,7 +114,9 @@ def read_images(path, args, metadata):
 def read_array(path):
     """Return the images of a .npy file, (N, 3, H, W) in [0, 1]."""
     try:
-        array = np.load(path)  # does not load objects
+        # A map compares the size that the file claims with its own. Loads no objects.
+        with open_regular(path):
+            array = np.array(np.load(path, mmap_mode="r"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; save it with --save") from None
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
@@ -210,7 +213,7 @@ def sets_to_compare(args, metadata, training, validation):
         names = [validation.classes[i] for i in validation.labels.tolist()]
         sets["validation photos"] = ImageSet(validation.all_images(), names)
         for name in ("AE", "VAE"):
-            path, count = find_weights(PROJECT, name), len(requested.images)
+            path, count = find_weights(name, PROJECT), len(requested.images)
             sets[f"our {name}"] = sample_weights(name, path, args, count)
     # Images of another size have other features.
     for name, found in list(sets.items()):
@@ -257,7 +260,8 @@ def main(argv=None):
     training, validation = open_photos(args, metadata)
 
     # Measure every set of images.
-    sets, columns = sets_to_compare(args, metadata, training, validation), {}
+    with memory_for(f"--count {args.count}"):
+        sets, columns = sets_to_compare(args, metadata, training, validation), {}
     sides = [
         ReferencePhotos(side.all_images(), extractor) for side in (training, validation)
     ]

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from utils.cli import PROJECT, UsageError, UserError, run
 from utils.cli.arguments import command_line
+from utils.cli.progress import TimeEstimate
 from utils.config import ALL_SPECIES, PHOTO_EXTENSIONS, SPECIES
 
 URL = "https://www.kaggle.com/api/v1/datasets/download/l3llff/flowers"
@@ -252,9 +253,12 @@ def save(response, part, have):
         raise UserError(f"{part}: server sent {sent!a:.40}; delete it and run again")
     total = None if response.length is None else start + response.length
     bar = tqdm(disable=None, initial=start, total=total, unit="B", unit_scale=True)
+    estimate = TimeEstimate("download", (total or start) - start)
     with bar, open(part, "ab" if start else "wb") as out:
         while chunk := response.read(2**18):
             bar.update(out.write(chunk))
+            if total:
+                estimate.add(len(chunk))
         # On disk before the archive is used.
         out.flush()
         os.fsync(out.fileno())

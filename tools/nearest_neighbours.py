@@ -48,7 +48,7 @@ from utils.device import set_seeds
 from utils.diffusion.sampling import sampler_config
 from utils.evaluation.features import load_features
 from utils.evaluation.metrics import nearest_training_images
-from utils.experiment import generate, open_datasets
+from utils.experiment import chosen_weights, generate, open_datasets
 from utils.figures import caption, grid, save_stack, scale_for
 from utils.files import prepare_folder
 from utils.registry import load_model
@@ -95,7 +95,7 @@ def sheet(samples, photos, found, title):
 def main(argv=None):
     args = parse(argv)
     set_seeds(args.seed)
-    model, metadata = load_model(args.model, args.weights)
+    model, metadata = load_model(args.model, chosen_weights(args))
     training, _ = open_datasets(metadata, args.data)
     if len(training) < 2:
         raise UserError("two training photos are needed for two distances; add photos")

@@ -16,7 +16,7 @@ import shlex
 import sys
 from dataclasses import asdict, fields, replace
 
-from utils.cli import PROJECT, guard, run
+from utils.cli import guard, run
 from utils.cli.arguments import command_line, refuse_given, whole_number
 from utils.config import PRESETS, DiffusionSettings, SamplerConfig, fields_named
 
@@ -59,7 +59,8 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from utils.checkpoint import find_weights, weights_name
+from utils.checkpoint import weights_name
+from utils.checkpoint.resume import locked
 from utils.device import machine_facts, prepare_device, set_seeds
 from utils.diffusion.rectified_flow import (
     coupling_loaders,
@@ -69,7 +70,7 @@ from utils.diffusion.rectified_flow import (
 )
 from utils.diffusion.sampling import default_sampler_config
 from utils.evaluation.evaluate import draw_start, generate_from, reference_stats
-from utils.experiment import TimeEstimate, image_size, weights_facts
+from utils.experiment import chosen_weights, image_size, weights_facts
 from utils.figures import caption, grid, save_stack, scale_for
 from utils.files import prepare_folder, write_json
 from utils.optim.factory import prepare_training
@@ -124,7 +125,6 @@ def straighten(args, settings, model, loaders, metadata):
         name=name,
     )
     # A line per epoch.
-    estimate = TimeEstimate(len(loaders[0].dataset), total)
     for epoch in epochs:
         done = epoch.number + 1
         print(
@@ -132,7 +132,6 @@ def straighten(args, settings, model, loaders, metadata):
             f"Valid Loss: {epoch.valid_loss:.4f}",
             flush=True,
         )
-        estimate.after(done)
     return args.out / "models" / weights_name(name)
 
 
@@ -205,13 +204,13 @@ def main(argv=None):
     # The model, and the photos that its images are compared to.
     device = prepare_device(args.device)
     set_seeds(args.seed)
-    weights = args.weights or find_weights(PROJECT, "diffusion")
+    weights = chosen_weights(args, "diffusion")
     model, metadata = load_diffusion(weights)
     reference = reference_stats(args, metadata) if args.frechet else None
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
 
-    # The training, and what the new weights will say about their origin.
+    # What the new weights will say about their origin, and the training.
     config = default_sampler_config(metadata)
     if args.guidance is not None:
         config = replace(config, guidance=args.guidance)
@@ -223,7 +222,8 @@ def main(argv=None):
         "guidance": config.guidance,
     }
     model.to(device, memory_format=torch.channels_last)
-    after, metadata = reflow(args, config, model, metadata, origin)
+    with locked(args.out / "models" / weights_name(f"{model.name}_reflow")):
+        after, metadata = reflow(args, config, model, metadata, origin)
 
     # The comparison, on noise of another seed than the couplings.
     start = draw_start(metadata, args.count if reference else SHOWN, args.seed + 1)

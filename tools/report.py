@@ -7,8 +7,6 @@ its names, from log/ and from the metadata of weights in models/. The template l
 command that makes each file. Files are read, and the report is written, below --out.
 """
 
-import csv
-import json
 import re
 from string import Template
 
@@ -30,8 +28,8 @@ if __name__ == "__main__":
     guard(parse)
 
 from tools import report_tables as tables
+from utils import files
 from utils.checkpoint import load_checkpoint
-from utils.files import replace_file
 
 # Files -------------------------------------------------------------------------------
 
@@ -45,14 +43,12 @@ def require(root, name):
 
 def read_json(root, name):
     """Return the content of log/NAME.json."""
-    return json.loads(require(root, f"log/{name}.json").read_text("utf-8"))
+    return files.read_json(require(root, f"log/{name}.json"))
 
 
 def read_losses(root, name):
     """Return {column: its numbers, without empty cells} of log/NAME.csv."""
-    path = require(root, f"log/{name}.csv")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = files.read_csv(require(root, f"log/{name}.csv"))
     # Cells of validation metrics are empty in epochs without a validation.
     return {key: [float(r[key]) for r in rows if r[key]] for key in rows[0]}
 
@@ -185,7 +181,7 @@ def report(root):
 
 def main(argv=None):
     args = parse(argv)
-    replace_file(args.out / REPORT, [report(args.out).encode()])
+    files.write_file(args.out / REPORT, report(args.out).encode())
 
 
 if __name__ == "__main__":

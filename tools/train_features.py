@@ -7,7 +7,7 @@ By default 18 epochs with batches of 128 on ./flowers_16; the weights of the las
 are saved to models/features.pt.
 """
 
-from utils.cli import PROJECT, UserError, guard, run
+from utils.cli import PROJECT, UserError, guard, memory_for, run
 from utils.cli.arguments import command_line
 from utils.config import Settings, fields_named
 
@@ -38,20 +38,20 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
 from utils.checkpoint import save_checkpoint, weights_name
-from utils.cli.progress import progress
+from utils.checkpoint.resume import locked
+from utils.cli.progress import TimeEstimate, bar
 from utils.data_processor import open_flowers
 from utils.device import has_bfloat16_units, prepare_device, set_seeds
 from utils.evaluation.features import FlowerFeatures
-from utils.files import prepare_target
 from utils.optim.muon import Muon
 from utils.train import finite
 
 
-def train_epoch(model, loader, optimizer, scheduler, device, name):
+def train_epoch(model, loader, optimizer, scheduler, device, name, estimate):
     """Train on every batch once -> mean loss per photo."""
     model.train()
     total, bfloat16 = 0.0, has_bfloat16_units(device)
-    for images, labels in progress(loader, name):
+    for images, labels in bar(loader, name):
         # Forward, in bfloat16 where the processor has units for it.
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
@@ -65,6 +65,7 @@ def train_epoch(model, loader, optimizer, scheduler, device, name):
         loss.backward()
         optimizer.step()
         scheduler.step()
+        estimate.add()
     return total / len(loader.dataset)
 
 
@@ -96,20 +97,26 @@ def main(argv=None):
     data = loaders[0].dataset.metadata
     if len(data["classes"]) < 2:
         raise UserError(f"{args.data} holds one species; at least two are classified")
-    # The model, and where its weights go.
     model = FlowerFeatures(data["classes"])
-    path = prepare_target(args.out / "models" / weights_name(model.name))
-    model.to(device, memory_format=torch.channels_last)
-    # One cycle of the learning rate; the last weights are kept.
+    path = args.out / "models" / weights_name(model.name)
+    with locked(path), memory_for(f"--batch-size {args.batch_size}"):
+        train(args, model.to(device, memory_format=torch.channels_last), loaders, path)
+
+
+def train(args, model, loaders, path):
+    """Train by one cycle of the learning rate, and save the last weights."""
+    device = next(model.parameters()).device
     optimizer = Muon(model.parameters(), args.lr, weight_decay=0.05)
     steps = args.epochs * len(loaders[0])
     scheduler = OneCycleLR(optimizer, args.lr, steps, cycle_momentum=False)
+    estimate = TimeEstimate("training", steps)
     for epoch in range(args.epochs):
-        name = f"epoch {epoch}"
-        loss = train_epoch(model, loaders[0], optimizer, scheduler, device, name)
+        training = loaders[0], optimizer, scheduler, device, f"epoch {epoch}"
+        loss = train_epoch(model, *training, estimate)
         right = accuracy(model, loaders[1], device)
         print(f"Epoch: {epoch}, Train Loss: {loss:.4f}, Valid Right: {right:.4f}")
-    metadata = {"data": data, "seed": args.seed, "valid_right": right, "epoch": epoch}
+    metadata = {"data": loaders[0].dataset.metadata, "seed": args.seed}
+    metadata |= {"valid_right": right, "epoch": epoch}
     save_checkpoint(path, model.half(), metadata)
 
 

@@ -64,6 +64,28 @@ def fork_rng(seed):
         yield
 
 
+def random_state(generators):
+    """Return the states of all random numbers: global ones and these generators'."""
+    name, keys, *rest = np.random.get_state()
+    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, keys.tolist(), *rest],
+        "accelerators": accelerators,
+        "generators": [generator.get_state() for generator in generators],
+    }
+
+
+def set_random_state(state, generators):
+    """Restore what `random_state` returned; raises an error if it does not fit."""
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(tuple(state["numpy"]))
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["accelerators"])
+    for generator, saved in zip(generators, state["generators"], strict=True):
+        generator.set_state(saved)
+
+
 # The processor -----------------------------------------------------------------
 
 

@@ -4,17 +4,18 @@
 
 import hashlib
 import logging
-import sys
 import time
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 import torch
 
-from utils.checkpoint import warn_of_replacement, weights_name
-from utils.cli import UserError
-from utils.cli.process import program
+from utils.checkpoint import find_weights, weights_name
+from utils.checkpoint.resume import keep_previous, refuse_other_photos
+from utils.cli import PROJECT, UserError
 from utils.cli.progress import progress
 from utils.config import AUTOENCODERS, Settings
 from utils.data_processor import open_flowers
@@ -26,10 +27,9 @@ from utils.diffusion.sampling import (
     sample_batches,
 )
 from utils.files import prepare_folder
-from utils.latents import load_prior
+from utils.latents import encode, load_prior, save_priors
 from utils.optim.factory import prepare_training
 
-REPORT_EVERY = 30.0  # seconds between estimates, and the shortest rest worth one
 PROBE_STEPS = 12  # of which the first third is a warm-up
 MARGIN = 0.94  # of a budget, for a machine whose speed varies
 
@@ -38,11 +38,17 @@ log = logging.getLogger(__name__)
 # Data ------------------------------------------------------------------------------
 
 
-def start_training(args, settings, name):
+def start_training(args, settings, state=None):
     """Prepare device, photos and folders, as a command line and its settings say.
+
+    state: the State of a run that is resumed (utils.checkpoint.resume).
 
     Returns:
         (device, (training, validation) loaders, metadata of the run).
+
+    Raises:
+        UserError: if a folder cannot be written, or the photos are not those of the
+            run that is resumed.
     """
     device = prepare_device(args.device)
     loaders = open_flowers(
@@ -60,9 +66,20 @@ def start_training(args, settings, name):
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
     data = loaders[0].dataset.metadata
-    warn_of_replacement(args.out / "models" / weights_name(name), data)
+    if state:
+        refuse_other_photos(state, data)
+    else:
+        keep_previous(args.out / "models" / weights_name(args.model), data)
     metadata = {"seed": args.seed, "settings": asdict(settings), "data": data}
     return device, loaders, metadata
+
+
+def chosen_weights(args, name=None):
+    """Return the file of weights: --weights, or that in --out, or the project's."""
+    # Logs which it is. Raises UserError if there is none.
+    path = args.weights or find_weights(name or args.model, args.out, PROJECT)
+    log.info("weights: %s", path)
+    return Path(path)
 
 
 def open_datasets(metadata, data=None, size=None, strict=False):
@@ -134,7 +151,8 @@ def generate_batches(
     model's weights, beside which the fitted priors are.
     """
     if model.name in AUTOENCODERS:
-        draw_codes = load_prior(prior, model, metadata, weights)
+        fit = partial(fit_missing_priors, model, metadata)
+        draw_codes = load_prior(prior, model, metadata, weights, fit)
         return decode_batches(model, draw_codes, count, batch_size)
     config = config or default_sampler_config(metadata)
     if labels is None:
@@ -149,6 +167,28 @@ def decode_batches(model, draw_codes, count, batch_size):
         with torch.no_grad():
             images = model.decoder(codes)
         yield images
+
+
+def fit_missing_priors(model, metadata, path):
+    """Fit and save the priors that an interrupted training did not -> Priors."""
+    # The global random state is unchanged, as if they had been there. Raises UserError
+    # if the photos are not those of the training.
+    training = open_flowers(
+        None,
+        1,
+        (model.args["img_width"], model.args["img_height"]),
+        split_seed=metadata.get("data", {}).get("split_seed", 0),
+    )[0].dataset
+    if metadata.get("data") != training.metadata:
+        raise UserError(
+            f"{path} is missing, and cannot be fitted, since ./flowers does not hold "
+            f"the photos of the training; train again: python train_script.py --model "
+            f"{model.name}"
+        )
+    log.info("%s is missing, or of other weights, and is fitted", path)
+    with fork_rng(0):
+        codes = encode(model, training.all_images())
+        return save_priors(path, model, metadata, codes)
 
 
 # Provenance --------------------------------------------------------------------------
@@ -166,31 +206,6 @@ def weights_facts(path, metadata):
 
 
 # Time --------------------------------------------------------------------------------
-
-
-class TimeEstimate:
-    """Prints photos per second and the expected end of a training on stderr."""
-
-    def __init__(self, photos, epochs):
-        self.photos, self.epochs = photos, epochs
-        self.start = self.reported = time.monotonic()
-
-    def after(self, done):
-        """Report after `done` epochs, at most every REPORT_EVERY seconds."""
-        now = time.monotonic()
-        # The rest takes as long per epoch as the epochs before.
-        rest = (self.epochs - done) * (now - self.start) / done
-        if rest < REPORT_EVERY or now - self.reported < REPORT_EVERY:
-            return
-        self.reported = now
-        speed = done * self.photos / (now - self.start)
-        end = time.strftime("%H:%M:%S", time.localtime(time.time() + rest))
-        print(
-            f"{program()}: epoch {done}/{self.epochs}, {speed:.0f} photos/s, "
-            f"expected end {end}",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def seconds_per_step(model, optimizer, batch_loss, images, labels):

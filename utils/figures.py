@@ -3,7 +3,7 @@
 # Pixels are enlarged by whole numbers and never smoothed, stretched or rescaled: value
 # 0 is black and 1 is white in every picture.
 
-import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 from torchvision.utils import make_grid
+
+from utils.files import read_csv, write_file
 
 DPI = 100
 GAP = 1  # pixels between images, before enlargement
@@ -80,9 +82,10 @@ def save_stack(parts, path):
 def save(figure, path):
     """Write the figure; a name without an extension gets `.png`."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     path = path if path.suffix == ".png" else path.with_name(path.name + ".png")
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    content = io.BytesIO()
+    figure.savefig(content, dpi=DPI, format="png", metadata={"Software": None})
+    write_file(path, content.getbuffer())
 
 
 def render(figure):
@@ -124,8 +127,7 @@ def save_strip(frames, steps, path, title, rows=4):
 
 def read_curves(path):
     """Read a CSV file of losses -> {column: array of one float per epoch}."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     return {
         name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]
     }

@@ -1,19 +1,62 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read only if they are regular."""
 
 # A file is written under a temporary name in its own folder, forced to disk, and
-# renamed.
+# renamed. Where it is a symbolic link, the file that the link leads to is replaced.
 
 import contextlib
 import csv
+import errno
 import io
 import json
+import logging
 import os
+import stat
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
 from utils.cli import UserError
+
+MAX_BYTES = 2 * 10**9  # of a file that is read into memory
+
+log = logging.getLogger(__name__)
+
+# Reading -----------------------------------------------------------------------
+
+
+def open_regular(path, limit=MAX_BYTES):
+    """Open a regular file of at most `limit` bytes for reading, in binary."""
+    # Raises OSError. A FIFO would block, and a device may never end; both are refused
+    # before anything is read.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        os.close(handle)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        what = "too large" if stat.S_ISREG(found.st_mode) else "not a regular file"
+        raise OSError(errno.EINVAL, what, str(path))
+    return open(handle, "rb")
+
+
+def read_regular(path):
+    """Return the bytes of a regular file; raises OSError."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+# Writing -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def writing(path, remedy="free the space or choose another place"):
+    """Turn an OSError inside into a UserError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; {remedy}") from None
 
 
 def prepare_target(path):
@@ -23,19 +66,20 @@ def prepare_target(path):
     prepare_folder(path.parent)
     if path.is_dir():
         raise UserError(f"{path} is a folder; move it away, the file goes there")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; name another")
     temporary(path).unlink(missing_ok=True)
     return path
 
 
 def prepare_folder(folder):
     """Make the folder and prove that files can be written into it."""
-    # Raises UserError if they cannot.
+    # Raises UserError if they cannot. The file of the proof has no name on Linux, so
+    # that a kill leaves nothing.
     folder = Path(folder)
-    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except FileExistsError:
         raise UserError(f"{folder} is not a folder; move that file away") from None
     except OSError as error:
@@ -46,18 +90,46 @@ def prepare_folder(folder):
 
 def temporary(path):
     """Return the name under which `path` is written before it replaces the old one."""
+    path = Path(os.path.realpath(path))
     return path.with_name(path.name + ".tmp")
+
+
+def write_file(path, content):
+    """Write bytes and log the path; a fault leaves the old or the new file."""
+    with writing(prepare_target(path)):
+        replace_file(path, [content])
+    log.info("wrote %s", path)
 
 
 def write_json(path, content):
     """Write plain types as indented JSON; a fault leaves the old or the new file."""
-    replace_file(Path(path), [(json.dumps(content, indent=1) + "\n").encode()])
+    write_file(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_csv(path):
+    """Return the rows of a CSV file, dictionaries of text; raises UserError."""
+    try:
+        lines = read_regular(path).decode("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"cannot read {path}: {why}; train again") from None
+    return list(csv.DictReader(lines))
+
+
+def read_json(path):
+    """Return the content of a JSON file; raises UserError."""
+    try:
+        return json.loads(read_regular(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; name a file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON: {error!s:.80}; make it again") from None
 
 
 def replace_file(path, chunks):
     """Write a temporary file, force it to disk, then rename it to `path`."""
     # chunks: an iterable of bytes, written one after the other.
-    part = temporary(path)
+    path, part = os.path.realpath(path), temporary(path)
     try:
         with open(part, "xb") as file:
             for chunk in chunks:
@@ -70,7 +142,7 @@ def replace_file(path, chunks):
             with contextlib.suppress(OSError):  # the first error is the reason
                 part.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
+    flush_folder(part.parent)
 
 
 def flush_folder(folder):
@@ -93,12 +165,9 @@ def save_images(path, batches, count):
         UserError: if the file cannot be written.
     """
     path = prepare_target(path)
-    try:
+    with writing(path, "name another place with --save"):
         replace_file(path, npy_chunks(batches, count))
-    except OSError as error:
-        raise UserError(
-            f"cannot save {path}: {error.strerror}; name another place with --save"
-        ) from None
+    log.info("wrote %s", path)
 
 
 def npy_chunks(batches, count):
@@ -116,26 +185,33 @@ def npy_chunks(batches, count):
         yield pixels.tobytes()
 
 
-def csv_log(path):
+def csv_log(path, rows=()):
     """Return a function that appends a row to the CSV file `path`."""
-    # A row is a dictionary; `seconds` since the last row are added. The columns are
-    # those of the first row, and only then an older file is replaced. Without a path
-    # nothing is written.
-    start, columns = time.perf_counter(), None
+    # A row is a dictionary; `seconds` since the last row are added, if it has none.
+    # rows: those of a resumed run, at the start of the file. The columns are those of
+    # the first row, and only then an older file is replaced. Without a path nothing is
+    # written.
+    if path is None:
+        return lambda row: None
+    path, start, columns = prepare_target(path), time.perf_counter(), None
 
     # The first row decides the columns.
     def write_row(row):
         nonlocal start, columns
         now = time.perf_counter()
-        row, start = {**row, "seconds": round(now - start, 3)}, now
-        with open(path, "a" if columns else "w", newline="", encoding="utf-8") as file:
+        row.setdefault("seconds", round(now - start, 3))
+        start = now
+        mode = "a" if columns else "w"
+        with (
+            writing(path),
+            open(path, mode, newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns or list(row), lineterminator="\n")
             if not columns:
                 writer.writeheader()
             writer.writerow(row)
         columns = writer.fieldnames
 
-    if path is None:
-        return lambda row: None
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        write_row(row)
     return write_row

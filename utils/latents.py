@@ -9,7 +9,12 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from utils.checkpoint import load_checkpoint, restore, weights_name
+from utils.checkpoint import (
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+    weights_name,
+)
 from utils.cli import UserError
 
 MAX_COMPONENTS = 8  # Gaussians of the mixture
@@ -164,27 +169,39 @@ def fitted_to(metadata):
     return {key: metadata.get(key) for key in ("seed", "epoch", "valid_loss")}
 
 
-def load_prior(name, model, metadata, weights):
+def save_priors(path, model, metadata, codes):
+    """Fit priors to the codes (N, D) of a model's weights; save and return them."""
+    priors = fit_priors(model.name, codes)
+    save_checkpoint(path, priors, {"fitted_to": fitted_to(metadata)})
+    return priors
+
+
+def load_prior(name, model, metadata, weights, fit=None):
     """Return the function that draws codes, count -> (count, D), by a prior's name."""
     # The fitted ones are in a file beside `weights`, the file of the model's weights
-    # with this metadata; "normal" needs none. Raises UserError if that file is missing,
-    # damaged, or belongs to other weights.
+    # with this metadata; "normal" needs none. fit(path) -> Priors, where that file is
+    # missing or belongs to other weights. Raises UserError if it is damaged, or cannot
+    # be fitted.
     dim = model.args["encoding_dim"]
     if name == "normal":
         return lambda count: torch.randn(count, dim)
+    if dim > MAX_DIM:
+        raise UserError(
+            f"--prior {name} needs codes of at most {MAX_DIM} numbers, got {dim}; "
+            "train again with a smaller --encoding-dim"
+        )
 
     # The file must exist and belong to these weights.
     path = Path(weights).with_name(weights_name(f"prior_{model.name}"))
-    remedy = "train again: python train_script.py --model " + model.name
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing, which --prior {name} needs; {remedy}, "
-            f"with --encoding-dim of at most {MAX_DIM}"
-        )
-    state, found = load_checkpoint(path)
+    state, found = load_checkpoint(path) if path.exists() else ({}, {})
     belongs = found.get("fitted_to") == fitted_to(metadata)
     if not belongs or found.get("model") != f"prior_{model.name}":
-        raise UserError(f"{path} was not fitted to the codes of {weights}; {remedy}")
+        if fit is None:
+            raise UserError(
+                f"{path} is missing or was not fitted to the codes of {weights}; train "
+                f"again: python train_script.py --model {model.name}"
+            )
+        return getattr(fit(path), name).sample
 
     components = state["gmm.weights"].numel() if "gmm.weights" in state else 1
     priors = restore(lambda: Priors(model.name, dim, components), state, path)

@@ -12,7 +12,13 @@ import torch.nn.functional as F
 
 from utils.checkpoint import find_weights, load_checkpoint, restore
 from utils.cli import PROJECT, UsageError, UserError
-from utils.config import DIFFUSION_MODELS, PRESETS
+from utils.config import DIFFUSION_MODELS, PRESETS, invalid_settings
+
+# The largest sizes of constructor arguments in a file; 10,000 of others.
+MAX_SIZES = {"encoding_dim": 65_536, "img_width": 1024, "img_height": 1024}
+MAX_SIZES |= {"num_blocks": 16, "num_classes": 1000, "img_channel": 16}
+MAX_SIZES |= {"img_channels": 16, "antithetic_pairs": 1000}
+MAX_RESOLUTIONS = 5
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,15 @@ def model_args(name, settings):
     return args
 
 
+def in_bounds(key, value):
+    """Return whether a constructor argument from a file has a size to be built."""
+    sizes = value if isinstance(value, list | tuple) else [value]
+    limit = MAX_SIZES.get(key, 10_000)
+    return len(sizes) <= MAX_RESOLUTIONS and all(
+        not isinstance(size, int | float) or 0 <= size <= limit for size in sizes
+    )
+
+
 def load_model(name, path=None):
     """Return (model in evaluation mode, metadata) of trained weights.
 
@@ -76,7 +91,7 @@ def load_model(name, path=None):
     Raises:
         UserError: if the file is missing, damaged, or holds another model.
     """
-    path = path or find_weights(PROJECT, name)
+    path = path or find_weights(name, PROJECT)
     weights, metadata = load_checkpoint(path)
     # A file without metadata is taken to be what was asked for.
     held = metadata.get("model", name)
@@ -88,6 +103,11 @@ def load_model(name, path=None):
     diffusion = name in DIFFUSION_MODELS
     kit_args = {"n_steps": 300} if diffusion else model_args(name, preset)
     args = metadata.get("args", kit_args)
+    # Nothing is built from values that no command line could give.
+    wrong = [key for key, value in args.items() if not in_bounds(key, value)]
+    wrong += invalid_settings(type(preset), metadata.get("settings", {}))
+    if wrong:
+        raise UserError(f"{path} is damaged: its {wrong[0]} is out of bounds")
     try:
         if "settings" in metadata:
             metadata["settings"] = asdict(preset) | metadata["settings"]

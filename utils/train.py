@@ -2,7 +2,10 @@
 
 # It knows no model: it is given one, its loss, and batches of images.
 
+import logging
 import math
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
-from utils.checkpoint import save_checkpoint, weights_name, when
+from utils.checkpoint import last_name, save_checkpoint, weights_name, when
+from utils.checkpoint.resume import restore, write_state
 from utils.cli import UserError
-from utils.cli.progress import progress
+from utils.cli.progress import TimeEstimate, bar
 from utils.device import fork_rng
 from utils.files import csv_log, prepare_target
 
 CHECK_EVERY = 3  # epochs between validations, as in the starter kit
+SAVE_EVERY = 5.0  # seconds between states that --resume restores, at least
+
+log = logging.getLogger(__name__)
 
 
 class Epoch(NamedTuple):
@@ -27,28 +34,46 @@ class Epoch(NamedTuple):
     valid_loss: float  # of the latest check
     checked: bool  # this epoch ended with a check
     is_best: bool  # that check was better than all before it
+    restored: bool = False  # of the run that is resumed: printed before
 
 
-def fit(step, check, num_epochs, patience, check_every=CHECK_EVERY):
+@dataclass
+class FitState:
+    """What `fit` knows between epochs."""
+
+    number: int = 0  # of the next epoch
+    valid_loss: float = math.inf  # of the latest check
+    best: float = math.inf
+    best_number: int = -1  # the epoch of the best check
+    checks_without_best: int = 0
+
+    def ended(self, num_epochs, patience):
+        """Return whether no epoch is left."""
+        return self.number >= num_epochs or self.checks_without_best >= patience
+
+
+def fit(step, check, num_epochs, patience, check_every=CHECK_EVERY, state=None):
     """Yield an Epoch after each epoch; stop after `patience` checks without a new best.
 
     step(number) trains one epoch and returns its loss; check() returns the validation
-    loss, or raises if it is not finite.
+    loss, or raises if it is not finite. state: a FitState, of a run that is resumed.
     """
     if patience < 1:
         raise ValueError(f"patience must be at least 1, got {patience}")
-    best, checks_without_best, valid_loss = math.inf, 0, math.inf
-    for number in range(num_epochs):
-        train_loss, is_best = step(number), False
+    state = state or FitState()
+    while not state.ended(num_epochs, patience):
+        number, is_best = state.number, False
+        train_loss = step(number)
         checked = number % check_every == 0 or number == num_epochs - 1
         if checked:
-            valid_loss = check()
-            is_best = valid_loss < best
-            best = min(best, valid_loss)
-            checks_without_best = 0 if is_best else checks_without_best + 1
-        yield Epoch(number, train_loss, valid_loss, checked, is_best)
-        if checks_without_best >= patience:
-            return
+            state.valid_loss = check()
+            is_best = state.valid_loss < state.best
+            state.checks_without_best += 1
+        if is_best:
+            state.best, state.best_number = state.valid_loss, number
+            state.checks_without_best = 0
+        state.number += 1
+        yield Epoch(number, train_loss, state.valid_loss, checked, is_best)
 
 
 def train(
@@ -66,6 +91,7 @@ def train(
     log_path=None,
     metadata=None,
     ema=None,
+    resumed=None,
 ):
     """Train, print a line per epoch, save the best weights and optionally a CSV log.
 
@@ -73,7 +99,8 @@ def train(
     `loss_fn(model(images), images)`, a mean or a sum over the batch as `reduction`
     says. `scheduler` is a function of the epoch, or an LRScheduler, which is stepped
     after every batch. `metadata` join those of the checkpoint. `ema`: an AveragedModel,
-    which is validated and saved in the model's place.
+    which is validated and saved in the model's place. `resumed`: the State of an
+    interrupted run (utils.checkpoint.resume), whose epochs are printed again.
 
     Raises:
         UserError: on a loss or weight that is not finite, or a save that fails.
@@ -95,6 +122,7 @@ def train(
         patience=early_stopping_patience,
         log_path=log_path,
         metadata=metadata,
+        resumed=resumed,
     )
     # The line of the starter kit, floats not rounded.
     for epoch in epochs:
@@ -131,7 +159,7 @@ class Trainer:
         self.model, self.loaders = model.to(device), loaders
         self.batch_loss, self.device, self.reduction = batch_loss, device, reduction
         self.eval_model = ema.module if ema else model
-        self.report_metrics = report_metrics
+        self.report_metrics, self.ema = report_metrics, ema
         if ema:
             optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
 
@@ -144,21 +172,44 @@ class Trainer:
         log_path=None,
         metadata=None,
         name=None,
+        resumed=None,
     ):
         """Yield an Epoch after each epoch; its best weights are saved, its row logged.
 
-        name: of the file of weights, by default the model's.
+        name: of the file of weights, by default the model's; resumed: the State of an
+        interrupted run, whose epochs come first. Without one the state after an epoch,
+        and after what the caller does with it, replaces that of an earlier run.
         """
         name = name or self.model.name
         path = prepare_target(Path(model_save_root, weights_name(name)))
-        write_row = csv_log(log_path)
-        epochs = fit(self.train_epoch, self.check, num_epochs, patience, check_every)
-        for epoch in epochs:
-            row = self.row(epoch)
+        last = prepare_target(path.with_name(last_name(name)))
+        state, rows = FitState(), []
+        if resumed:
+            fitted, rows = restore(self, resumed)
+            state = FitState(**fitted)
+            what = "nothing to do" if state.ended(num_epochs, patience) else "resumed"
+            facts = state.number, state.best, state.best_number, resumed.path
+            log.info("%s after %d epochs, best %.4g of epoch %d, from %s", what, *facts)
+        # The epochs of the interrupted run.
+        write_row = csv_log(log_path, rows)
+        for row in rows:
+            facts = row["epoch"], row["train_loss"], row["valid_loss"]
+            yield Epoch(*facts, "valid_per_photo" in row, False, restored=True)
+
+        # The others. An estimate counts batches.
+        left = (num_epochs - state.number) * len(self.loaders[0])
+        self.estimate, saved = TimeEstimate("training", left), -math.inf
+        stopping = num_epochs, patience, check_every
+        for epoch in fit(self.train_epoch, self.check, *stopping, state):
+            rows.append(self.row(epoch))
             if epoch.is_best:
-                save_checkpoint(path, self.eval_model, metadata, **row)
-            write_row(row)
+                save_checkpoint(path, self.eval_model, metadata, **rows[-1])
+            write_row(rows[-1])
             yield epoch
+            ended = state.ended(num_epochs, patience)
+            if ended or time.monotonic() - saved >= SAVE_EVERY:
+                write_state(last, self, asdict(state), rows, metadata, ended)
+                saved = time.monotonic()
 
     def train_epoch(self, number):
         """Train on every batch once -> mean of the batch losses."""
@@ -169,7 +220,7 @@ class Trainer:
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.model.train()
         self.train_results = []  # [(loss, number of photos), ...]
-        batches = progress(self.loaders[0], f"epoch {number}")
+        batches = bar(self.loaders[0], f"epoch {number}")
         for step, (images, labels) in enumerate(batches):
             images = images.to(self.device)
             # Gradients would add up over steps.
@@ -183,6 +234,8 @@ class Trainer:
             if isinstance(self.scheduler, LRScheduler):
                 self.scheduler.step()
             self.train_results.append((value, len(images)))
+            batches.set_postfix_str(f"loss {value:.4g}", refresh=False)
+            self.estimate.add()
         return per_batch(self.train_results)
 
     def check(self):

@@ -1,19 +1,21 @@
 """Reading damaged and foreign files: the very tensors, or one clear refusal."""
 
-import io
+import os
 import random
-import tarfile
 import zipfile
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch import nn
 
-from tests.helpers.damage import refusal
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.cli import UserError
+from tests.helpers.damage import (
+    FOREIGN,
+    flipped,
+    flips_inside_weights,
+    outcome,
+    refusal,
+    tiny_checkpoint,
+    zipped,
+)
+from utils.checkpoint import load_checkpoint
 
 # Damaged ----------------------------------------------------------------------
 
@@ -21,33 +23,7 @@ from utils.cli import UserError
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A checkpoint of 2 KB -> (path, its bytes, its tensors)."""
-    model = nn.Linear(3, 2)
-    model.name = "AE"
-    path = tmp_path_factory.mktemp("tiny") / "Best_AE.pth"
-    save_checkpoint(path, model)
-    return path, path.read_bytes(), model.state_dict()
-
-
-def outcome(tiny, content):
-    """Load the content in place of the tiny file -> what became of it."""
-    path, _, wanted = tiny
-    path.write_bytes(content)
-    try:
-        weights, _ = load_checkpoint(path)
-    except UserError:
-        return "refused"
-    same = list(weights) == list(wanted) and all(
-        torch.equal(weights[key].view(torch.int32), value.view(torch.int32))
-        for key, value in wanted.items()
-    )
-    return "same" if same else "different"
-
-
-def flipped(content, bit):
-    """Return the content with one bit changed."""
-    changed = bytearray(content)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "Best_AE.pth")
 
 
 def test_cut_off_file_is_refused(tiny):
@@ -78,12 +54,6 @@ def test_flipped_bit_of_the_directory_is_refused_or_harmless(tiny):
     assert different == []
 
 
-def flips_inside_weights(tiny):
-    """Return the outcomes of one flipped bit in each byte of the first tensor."""
-    start = tiny[1].index(tiny[2]["weight"].numpy().tobytes())
-    return {outcome(tiny, flipped(tiny[1], 8 * (start + i) + 2)) for i in range(24)}
-
-
 def test_flipped_bit_of_a_weight_is_refused(tiny):
     """L05"""
     assert flips_inside_weights(tiny) == {"refused"}
@@ -107,41 +77,6 @@ def test_overwritten_bytes_are_refused_or_harmless(tiny):
 # Foreign ----------------------------------------------------------------------
 
 
-def in_memory(write):
-    """Return the bytes that write(file) writes."""
-    buffer = io.BytesIO()
-    write(buffer)
-    return buffer.getvalue()
-
-
-def zipped(*names, content=b"", compression=zipfile.ZIP_STORED):
-    """Return a zip file of members with the same content."""
-
-    def write(file):
-        with zipfile.ZipFile(file, "w", compression) as archive:
-            for name in names:
-                archive.writestr(name, content)
-
-    return in_memory(write)
-
-
-FOREIGN = {
-    "text": b"weights",
-    "html": b"<!DOCTYPE html><html><body>404</body></html>",
-    "jpeg": in_memory(lambda f: Image.new("RGB", (9, 9)).save(f, "JPEG")),
-    "zip": zipped("readme", content=b"hello"),
-    "npz": in_memory(lambda f: np.savez(f, weight=np.zeros(3))),
-    "tar": in_memory(lambda f: tarfile.open(fileobj=f, mode="w").close()),
-    "tensor": in_memory(lambda f: torch.save(torch.zeros(3), f)),
-    "list": in_memory(lambda f: torch.save([torch.zeros(3)], f)),
-    "number": in_memory(lambda f: torch.save({"loss": 0.1}, f)),
-    "training state": in_memory(
-        lambda f: torch.save({"model": {"a": torch.zeros(2)}, "epoch": 3}, f)
-    ),
-    "TorchScript": zipped("archive/version", "archive/constants.pkl", content=b"3"),
-}
-
-
 @pytest.mark.filterwarnings("ignore")  # as the commands do
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_foreign_file_is_refused(tmp_path, content):
@@ -159,10 +94,10 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path):
 def test_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     """L19: EACCES is injected, since root may read everything."""
 
-    def forbidden(self):
+    def forbidden(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", forbidden)
+    monkeypatch.setattr(os, "open", forbidden)
     assert "Permission denied" in refusal(load_checkpoint, tmp_path / "Best_AE.pth")
 
 

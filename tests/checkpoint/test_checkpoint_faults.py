@@ -19,8 +19,7 @@ from tests.helpers.saving import (
     version_of,
     watch,
 )
-from utils import checkpoint
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import save_checkpoint, saving
 from utils.cli import UserError
 from utils.files import prepare_target
 
@@ -63,7 +62,7 @@ def test_failed_call_is_loud_and_harms_nothing(monkeypatch, path, call, number):
 
 def test_fault_harness_catches_a_save_in_place(monkeypatch, path):
     save_checkpoint(path, Version(OLD))
-    monkeypatch.setattr(checkpoint, "replace_file", save_in_place)
+    monkeypatch.setattr(saving, "replace_file", save_in_place)
     fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not save_with_fault(monkeypatch, path, "write", fault)[1]
 

@@ -1,85 +1,22 @@
 """Opening a file of weights never runs code from it."""
 
 import ast
-import builtins
-import operator
 import os
-import pickle
 import re
 import shutil
-import subprocess
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests.helpers.damage import refusal
+from tests.helpers.commands import error_line
+from tests.helpers.damage import NAMES, WRITERS, as_torch_file, refusal, trap
 from tests.helpers.project import PROJECT, run_command
 from tests.helpers.sources import named_imports, sources
-from utils import checkpoint
-from utils.checkpoint import load_checkpoint, warn_of_replacement
+from utils.checkpoint import load_checkpoint, loading
+from utils.checkpoint.resume import keep_previous
 
 # Payloads ---------------------------------------------------------------------
-
-
-class Call:
-    """Pickles as a call of the function, which may be such a call itself."""
-
-    def __init__(self, function, *args):
-        self.reduced = function, args
-
-    def __reduce__(self):
-        return self.reduced
-
-    __call__ = __reduce__  # pickle insists on a function that can be called
-
-
-def payloads(canary, inner):
-    """Name -> an object whose unpickling makes the canary; `inner` is another file."""
-    code, name = f"open({str(canary)!r}, 'w').close()", str(canary)
-    return {
-        "os.system": Call(os.system, f"touch '{name}'"),
-        "subprocess": Call(subprocess.check_call, ["touch", name]),
-        "eval": Call(builtins.eval, code),
-        "exec": Call(builtins.exec, code),
-        "mkdir": Call(os.mkdir, name),
-        "copy": Call(shutil.copy, __file__, name),
-        "touch": Call(Path.touch, canary),
-        "write": Call(Path.write_text, canary, "x"),
-        "torch.save": Call(torch.save, {}, name),
-        "torch.load": Call(partial(torch.load, weights_only=False), str(inner)),
-        "getattr": Call(Call(getattr, Call(__import__, "os"), "mkdir"), name),
-        "methodcaller": Call(operator.methodcaller("touch"), canary),
-    }
-
-
-NAMES = list(payloads(Path("x"), Path("y")))
-
-
-def as_torch_file(payload, path):
-    """Hide the payload beside true weights."""
-    torch.save({"weight": torch.zeros(2), "extra": payload}, path)
-
-
-def as_legacy_torch_file(payload, path):
-    torch.save({"extra": payload}, path, _use_new_zipfile_serialization=False)
-
-
-def as_pickle(payload, path):
-    path.write_bytes(pickle.dumps({"extra": payload}))
-
-
-WRITERS = [as_torch_file, as_legacy_torch_file, as_pickle]
-
-
-def trap(tmp_path, name, write):
-    """Write the payload -> (file of weights, canary)."""
-    canary, inner, path = tmp_path / "canary", tmp_path / "in.pt", tmp_path / "AE.pth"
-    torch.save(Call(os.mkdir, str(canary)), inner)
-    write(payloads(canary, inner)[name], path)
-    return path, canary
 
 
 @pytest.fixture(params=["0", "1"], ids=["", "forced"])
@@ -94,17 +31,18 @@ def test_payload_is_refused_and_does_not_run(tmp_path, forced, name, write):
     """P7, L07-L10: nor in a training, which looks at the weights it will replace."""
     path, canary = trap(tmp_path, name, write)
     assert str(path) in refusal(load_checkpoint, path)
-    warn_of_replacement(path, {"source": "drawn flowers"})
+    keep_previous(path, {"source": "drawn flowers"})
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_payload_is_live(tmp_path, monkeypatch, name):
-    """The mutant: with weights_only dropped each payload makes its canary."""
+    """The mutant: with both defences dropped each payload makes its canary."""
     path, canary = trap(tmp_path, name, as_torch_file)
     load = torch.load
+    monkeypatch.setattr(loading, "refuse_code", lambda *_: None)
     monkeypatch.setattr(
-        checkpoint.torch, "load", lambda file, **_: load(file, weights_only=False)
+        loading.torch, "load", lambda file, **_: load(file, weights_only=False)
     )
     refusal(load_checkpoint, path)  # what it returns is no tensor
     assert canary.exists()
@@ -116,7 +54,7 @@ def test_refusal_of_a_payload_is_one_line(tmp_path):
     environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
     done = run_command("random_generation.py", "--weights", path, env=environment)
     assert done.returncode == 1 and done.stdout == "" and not canary.exists()
-    assert re.fullmatch(r"random_generation\.py: error: .{10,400}\n", done.stderr)
+    assert error_line(done.stderr, "random_generation.py")
     assert f"{path} holds code, not weights" in done.stderr
     assert "weights_only" not in done.stderr
 
@@ -167,7 +105,7 @@ def dangerous_files(root):
         path.relative_to(root).as_posix(): dangers(path.read_text("utf-8"))
         for path in sources(root)
     }
-    assert {"diffusion.py", "utils/checkpoint.py"} <= set(found)
+    assert {"diffusion.py", "utils/checkpoint/loading.py"} <= set(found)
     return {name: lines for name, lines in found.items() if lines}
 
 

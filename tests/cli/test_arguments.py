@@ -1,12 +1,20 @@
 """Values of flags, and the table of settings that they replace."""
 
+import io
 from argparse import ArgumentTypeError
+from contextlib import redirect_stderr
 from dataclasses import fields
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import diffusion
+import random_generation
+import train_script
+import visualization
 from utils import config
+from utils.cli import UsageError, arguments
 from utils.cli.arguments import duration, flag_of
 from utils.config import PRESETS
 from utils.diffusion import denoiser, samplers
@@ -62,6 +70,30 @@ def test_every_field_of_a_diffusion_preset_is_a_flag_of_its_command():
     }
     assert changed == {*given.split()[::2], "--hflip"}
     assert (found.channels, found.p_mean, found.hflip) == ((16, 32), -0.5, False)
+
+
+COMMANDS = (train_script, visualization, random_generation, diffusion)
+WORDS = st.one_of(
+    st.sampled_from([*arguments.FLAGS, "--lr", "--epochs", "--steps", "--guidance"]),
+    st.sampled_from(["AE", "VAE", "diffusion", "3", "0", "-1", "1e999", "nan", "10m"]),
+    st.text(max_size=8),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(COMMANDS), st.lists(WORDS, max_size=6))
+def test_any_command_line_is_parsed_or_refused(command, words):
+    """P25: exit 2 with one line, or a UsageError; nothing else, whatever is typed."""
+    err = io.StringIO()
+    try:
+        with redirect_stderr(err):
+            command.parse([word for word in words if word not in ("-h", "--help")])
+    except UsageError as error:
+        assert str(error)
+    except SystemExit as end:
+        assert end.code == 2
+        (line,) = err.getvalue().splitlines()
+        assert ": error: " in line and line.isprintable()
 
 
 @pytest.mark.parametrize(

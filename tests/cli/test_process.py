@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.commands import command, error_line, files_below
+from tests.helpers.commands import command, error_line, files_below, warnings_of
 from tests.helpers.outputs import (
     HOW_TO_GET_THEM,
     same_weights,
@@ -26,6 +26,7 @@ from tests.helpers.outputs import (
 from tests.helpers.project import PROJECT, python, write_photos
 from tests.helpers.sources import sources
 from utils.checkpoint import load_checkpoint
+from utils.checkpoint.resume import read_state
 
 BARE = {  # all of the environment: no PATH, HOME, LANG or DISPLAY
     "MPLBACKEND": "TkAgg",
@@ -122,7 +123,8 @@ def test_the_log_is_clean(runs, name, log):
     code, out, err = runs[name]
     assert code == 0, err
     assert re.fullmatch(log, out.decode("ascii"))
-    warnings = err.splitlines()
+    warnings = warnings_of(err)
+    assert all(line.startswith(f"{name}.py: ") for line in err.splitlines())
     assert len(warnings) == (name != "random_generation")
     for warning in warnings:
         assert warning.startswith(f"{name}.py: warning: no photos in ")
@@ -133,7 +135,8 @@ def test_the_files_are_where_they_belong_and_nowhere_else(site, runs):
     """M10, M13, M25, M28, M40, M41, P12: below --out, or next to the command."""
     pictures = ("loss_AE", "random_images_AE", "train_AE", "valid_AE")
     assert files_below(site.parent / "out") == sorted(
-        ["log/AE.csv", "models/Best_AE.pth", "models/Prior_AE.pth"]
+        ["log/AE.csv", "models/Best_AE.pth"]
+        + ["models/Last_AE.pth", "models/Prior_AE.pth"]
         + [f"log/{name}.out" for name in SCRIPTS]
         + [f"vis/{name}.png" for name in pictures]
     )
@@ -141,6 +144,7 @@ def test_the_files_are_where_they_belong_and_nowhere_else(site, runs):
     assert set(files_below(site)) - product == {
         "log/diffusion.csv",
         "models/Best_diffusion.pkl",
+        "models/Last_diffusion.pth",
         "vis/loss_diffusion.png",
         "vis/random_images_diffusion.png",
     }
@@ -182,7 +186,8 @@ def test_an_open_window_would_be_noticed():
 
 # Signals and streams -----------------------------------------------------------
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = {"train_script.py": ["SIGINT", "SIGHUP"], "diffusion.py": ["SIGTERM"]}
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 
 def endless(site, script, out):
@@ -200,17 +205,23 @@ def wait_for_an_epoch(process):
     assert line, finish(process)
 
 
-@pytest.mark.parametrize("script", ["train_script.py", "diffusion.py"])
+@pytest.mark.parametrize("script", SIGNALS)
 def test_a_signal_in_an_epoch(site, tmp_path, script):
     """P22, X01, X02, R13: within 5 s, no trace; the best so far is whole."""
-    for signum, expected in SIGNALS:
+    for name in SIGNALS[script]:
+        expected = EXIT_CODES[name]
         process = endless(site, script, tmp_path / str(expected))
-        wait_for_an_epoch(process)
-        process.send_signal(signum)
+        for _ in range(2):  # before the second one the first one's state is saved
+            wait_for_an_epoch(process)
+        process.send_signal(getattr(signal, name))
         code, _, err = finish(process, 5)
-        assert (code, err) == (expected, "")
-        (best,) = (tmp_path / str(code) / "models").iterdir()  # and no .tmp
+        assert code == expected
+        resume, folder = err.splitlines()[-1], tmp_path / str(code) / "models"
+        assert resume.startswith(f"resume with: python '../nn lab/{script}' --epochs")
+        assert resume.endswith(" --resume") and "Traceback" not in err
+        best, last = (folder / name for name in files_below(folder))  # and no .tmp
         assert load_checkpoint(best)[1]["data"]["source"] == "photos"
+        assert read_state(last).metadata["data"]["source"] == "photos"
 
 
 def test_the_reader_of_stdout_goes_away(site, tmp_path):

@@ -14,7 +14,7 @@ from tests.helpers.commands import (
     script_of,
     train,
 )
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, weights_name
 
 # Wrong commands ----------------------------------------------------------------
 
@@ -152,10 +152,21 @@ def test_a_rate_that_is_far_too_high_ends_in_words(tmp_path, photo_folder, name)
     result = train(name, tmp_path, photo_folder, "--lr", "1e30", "--epochs", "6")
     line = error_line(result.err, script_of(name))
     assert result.code == 1 and "non-finite" in line
-    for path in (tmp_path / "models").iterdir():
+    for path in (tmp_path / "models").glob("Best_*[lh]"):
         weights, _ = load_checkpoint(path)
         assert all(torch.isfinite(value).all() for value in weights.values())
     assert re.search(r"epoch \d", line) and re.search(r"lr \d\S*e\+?\d\d", line)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_one_epoch_whose_last_batch_is_one_photo(tmp_path, photo_folder, name):
+    """T04, T11: 24 photos in batches of 23; weights, log and pictures are made."""
+    result = train(name, tmp_path / "out", photo_folder, "--batch-size", "23")
+    assert result.code == 0, result.err
+    pictures = [f"vis/loss_{name}.png"]
+    pictures += [f"vis/random_images_{name}.png"] if name == "diffusion" else []
+    found = files_below(tmp_path / "out")
+    assert {f"models/{weights_name(name)}", f"log/{name}.csv", *pictures} <= set(found)
 
 
 @pytest.mark.parametrize("folder", ["models", "log", "vis"])

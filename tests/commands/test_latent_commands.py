@@ -29,21 +29,42 @@ def test_a_training_leaves_priors_to_draw_from(tmp_path, photo_folder, name):
     assert (tmp_path / "models" / f"Prior_{name}.pth").stat().st_size < 400_000
 
 
-def test_a_prior_that_another_training_left_is_refused(tmp_path, photo_folder):
-    """The weights are new, the fit is of the old ones: exit 1, no picture."""
+def test_a_prior_that_is_missing_is_fitted_to_the_trainings_photos(
+    tmp_path, photo_folder
+):
+    """As after a Ctrl-C; of other weights too. Without the photos: exit 1, no picture.
+
+    The images are those of the prior that the whole training fitted, but for the VAE,
+    whose codes are drawn.
+    """
     for seed in "01":
         assert train("AE", tmp_path / seed, photo_folder, "--seed", seed).code == 0
     models = [tmp_path / seed / "models" for seed in "01"]
-    (models[0] / "Best_AE.pth").write_bytes((models[1] / "Best_AE.pth").read_bytes())
-    result = use("random_generation.py", "AE", tmp_path / "0", "--prior", "gmm")
-    refused(result, "random_generation.py", "was not fitted", "train again")
-    assert files_below(tmp_path / "0" / "vis") == ["loss_AE.png"]
+    picture = tmp_path / "1" / "vis" / "random_images_AE.png"
+    call = ("random_generation.py", "AE", tmp_path / "1", "--prior", "gmm")
+    assert use(*call).code == 0
+    wanted = picture.read_bytes()
+    picture.unlink()
+
+    # The prior of other weights; ./flowers holds other photos, or the training's.
+    prior = models[1] / "Prior_AE.pth"
+    prior.write_bytes((models[0] / "Prior_AE.pth").read_bytes())
+    (tmp_path / "flowers").mkdir()
+    result = use(*call, project=tmp_path)
+    refused(result, "random_generation.py", "cannot be fitted", "train again")
+    assert not picture.exists()
+    (tmp_path / "flowers").rmdir()
+    (tmp_path / "flowers").symlink_to(photo_folder)
+    for _ in range(2):
+        assert use(*call, project=tmp_path).code == 0
+        assert picture.read_bytes() == wanted
+        prior.unlink()
 
 
 def test_codes_too_long_for_a_covariance_get_no_prior(tmp_path, photo_folder):
     result = train("MLPAE", tmp_path, photo_folder, "--encoding-dim", "257")
     assert result.code == 0 and "codes of more than 256" in result.err
-    assert files_below(tmp_path / "models") == ["Best_MLPAE.pkl"]
+    assert files_below(tmp_path / "models") == ["Best_MLPAE.pkl", "Last_MLPAE.pth"]
 
 
 def test_another_split_is_kept_and_obeyed(tmp_path, photo_folder):

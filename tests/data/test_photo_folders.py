@@ -5,17 +5,10 @@ import shutil
 
 import pytest
 import torch
-from PIL import Image
 
-from tests.helpers.photos import load
+from tests.helpers.photos import JUNK, load, names, photo
 from utils.cli import UsageError, UserError
 from utils.data.photos import find_photos
-
-
-def names(root):
-    """Return the class names, and [(path below root, label)] of the photos."""
-    classes, samples = find_photos(root)
-    return classes, [(path.relative_to(root).as_posix(), n) for path, n in samples]
 
 
 def pixels(root):
@@ -25,35 +18,11 @@ def pixels(root):
     return images, torch.cat([side.dataset.labels for side in sides])
 
 
-def photo(path):
-    """Save a small JPEG under any name; make its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), "red").save(path, "JPEG")
-
-
 def test_each_folder_is_a_class(photo_folder):
     """M3, P17: classes and photos are sorted by name."""
     classes, samples = names(photo_folder)
     assert classes == ["astilbe", "bellflower", "calendula"]
     assert samples == [(f"{classes[n // 10]}/{n:03}.png", n // 10) for n in range(30)]
-
-
-JUNK = [
-    "astilbe/.DS_Store",
-    ".DS_Store",
-    "astilbe/._rose.jpg",
-    "astilbe/Thumbs.db",
-    "astilbe/desktop.ini",
-    "astilbe/.ipynb_checkpoints/x-checkpoint.jpg",
-    ".ipynb_checkpoints/x-checkpoint.jpg",
-    "__MACOSX/astilbe/x.jpg",
-    "astilbe/__MACOSX/x.jpg",
-    ".git/x.jpg",
-    "astilbe/notes.txt",
-    "README.md",
-    "x.jpg",
-    "astilbe/x.jpg.part",
-]
 
 
 @pytest.mark.parametrize("junk", JUNK)

@@ -58,6 +58,7 @@ def test_it_writes_weights_a_log_and_pictures(place):
     assert files_below(place / "out") == [
         "log/diffusion.csv",
         BEST,
+        "models/Last_diffusion.pth",
         "vis/loss_diffusion.png",
         "vis/random_images_diffusion.png",
         "vis/random_images_diffusion_epoch_10.png",

@@ -69,9 +69,10 @@ def train(name, out, data, *args, project=None):
 
 
 def error_line(stderr, script):
-    """Return the one error line; nothing but warnings may stand before it."""
+    """Return the one error line; warnings and facts may stand before it."""
     *before, last = stderr.splitlines() or [""]
-    assert all(line.startswith(f"{script}: warning: ") for line in before), stderr
+    assert all(line.startswith(f"{script}: ") for line in before), stderr
+    assert not any(": error: " in line for line in before), stderr
     assert ERROR.fullmatch(last) and last.startswith(f"{script}: "), stderr
     return last
 
@@ -96,6 +97,11 @@ def script_of(name):
 
 
 def files_below(folder):
-    """Paths of all files at any depth, relative to the folder."""
-    below = folder.rglob("*")
-    return sorted(p.relative_to(folder).as_posix() for p in below if p.is_file())
+    """Paths of all files at any depth, relative to the folder; no locks."""
+    below = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    return sorted(p.relative_to(folder).as_posix() for p in below)
+
+
+def warnings_of(stderr):
+    """Return the lines of a process's stderr that are warnings."""
+    return [line for line in stderr.splitlines() if ": warning: " in line]

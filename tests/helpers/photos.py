@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from utils.data.photos import find_photos
 from utils.data_processor import create_flower_dataloaders
 
 
@@ -16,3 +17,33 @@ def numbered_photos(root, count, size=(8, 8)):
 
 def load(root, batch_size=4, width=8, height=8, **options):
     return create_flower_dataloaders(batch_size, root, width, height, **options)
+
+
+def names(root):
+    """Return the class names, and [(path below root, label)] of the photos."""
+    classes, samples = find_photos(root)
+    return classes, [(path.relative_to(root).as_posix(), n) for path, n in samples]
+
+
+def photo(path):
+    """Save a small JPEG under any name; make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(path, "JPEG")
+
+
+JUNK = [
+    "astilbe/.DS_Store",
+    ".DS_Store",
+    "astilbe/._rose.jpg",
+    "astilbe/Thumbs.db",
+    "astilbe/desktop.ini",
+    "astilbe/.ipynb_checkpoints/x-checkpoint.jpg",
+    ".ipynb_checkpoints/x-checkpoint.jpg",
+    "__MACOSX/astilbe/x.jpg",
+    "astilbe/__MACOSX/x.jpg",
+    ".git/x.jpg",
+    "astilbe/notes.txt",
+    "README.md",
+    "x.jpg",
+    "astilbe/x.jpg.part",
+]

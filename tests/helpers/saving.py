@@ -1,15 +1,20 @@
 """Processes that are killed while they save."""
 
+import itertools
+import mmap
 import os
+import random
 import signal
 import stat
+import time
 
 import torch
 from torch import nn
 
 from utils import files
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.cli import UserError
+from utils.files import prepare_target
 
 OLD, NEW = 7, 8  # versions
 
@@ -103,3 +108,65 @@ class WatchedFile:
 
     def __exit__(self, *error):
         self.file.close()
+
+
+CALLS = ["open", "write", "flush", "fsync", "replace", "open_folder", "fsync_folder"]
+
+
+def kill_at_every_call(monkeypatch, path, old):
+    """SIGKILL one save before and after its N-th call, N = 1, 2, ... -> versions.
+
+    The last entry is that of the save which no signal hit.
+    """
+    found = []
+    for point in itertools.count(1):
+        path.unlink(missing_ok=True)
+        prepare_target(path)
+        if old:
+            save_checkpoint(path, Version(old))
+
+        def save(point=point):
+            countdown = itertools.count(1)
+
+            def step(_):
+                if next(countdown) == point:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            watch(monkeypatch, step)
+            save_checkpoint(path, Version(NEW))
+
+        _, status = os.waitpid(in_child(save), 0)
+        found.append(version_of(path))
+        if not os.WIFSIGNALED(status):
+            assert os.waitstatus_to_exitcode(status) == 0
+            return found
+
+
+def random_kills(path, save, trials, size=100_000):
+    """SIGKILL children that save in a loop -> ([(old, found)], kills inside a save)."""
+    rng, shared, found, inside = random.Random(0), mmap.mmap(-1, 2), [], 0
+    for trial in range(trials):
+        if trial % 2:
+            path.unlink(missing_ok=True)
+        prepare_target(path)
+        assert not path.with_name(path.name + ".tmp").exists()
+        old, shared[:] = version_of(path), b"\0\0"
+
+        def save_for_ever():
+            for version in itertools.count(1):
+                model = Version(version, size)
+                shared[:] = b"\1\1"  # ready, and saving
+                save(path, model)
+                shared[1] = 0
+
+        pid = in_child(save_for_ever)
+        for _ in range(20_000):
+            if shared[0]:
+                break
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.03))
+        os.kill(pid, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        inside += shared[1]
+        found.append((old, version_of(path)))
+    return found, inside

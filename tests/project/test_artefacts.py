@@ -68,7 +68,7 @@ def test_weights_load_in_the_kits_way(file):
     """M10, M25, M31, M41, C1, R28: safely, strictly, and trained on the photos."""
     path = PROJECT / "models" / file
     name = path.stem.removeprefix("Best_")
-    assert find_weights(PROJECT, name) == path
+    assert find_weights(name, PROJECT) == path
     weights = torch.load(path, map_location="cpu", weights_only=True)
     KIT[name]().load_state_dict(weights, strict=True)
     metadata = load_checkpoint(path)[1]
@@ -121,7 +121,7 @@ def test_samples_are_no_copies():
 
 def test_ancestral_sampling_through_all_steps_gives_flowers():
     """M41: samples are classified as one of the three of sixteen species; noise not."""
-    path = find_weights(PROJECT, "diffusion")
+    path = find_weights("diffusion", PROJECT)
     model, features = Diffuser(n_steps=300), load_features(FEATURES)
     model.load_state_dict(torch.load(path, weights_only=True), strict=True)
     torch.manual_seed(0)
@@ -140,7 +140,7 @@ def test_ancestral_sampling_through_all_steps_gives_flowers():
 @pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE"])
 def test_priors_belong_to_these_weights(name, prior):
     """Codes drawn from them decode to images."""
-    path = find_weights(PROJECT, name)
+    path = find_weights(name, PROJECT)
     model, metadata = load_model(name, path)
     with torch.no_grad():
         images = model.decoder(load_prior(prior, model, metadata, path)(4))

@@ -21,8 +21,8 @@ BOTTOM = {"cli", "config", "base"}
 RULES = {  # layer -> other layers that it imports from
     "cli": set(),
     "config": {"cli"},
-    "base": {"cli"},
-    "figures": set(),
+    "base": {"cli", "config"},
+    "figures": {"base"},
     "packages": BOTTOM,
     "loop": {"cli", "base", "figures", "packages"},
     "experiment": BOTTOM | {"packages", "loop"},

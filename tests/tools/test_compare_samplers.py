@@ -8,6 +8,7 @@ from PIL import Image
 
 from diffusion import Diffuser
 from tests.helpers.project import write_photos
+from tests.helpers.training import DATA
 from tools import compare_samplers
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
@@ -20,7 +21,7 @@ MAX_STEPS = 5  # steps of the tiny model's schedule
 METADATA = {
     "settings": {"image_size": 8},
     "class_proportions": [0.5, 0.3, 0.2],
-    "data": {"source": "photos", "split": "?", "split_seed": 0, "count": 30},
+    "data": DATA | {"count": 30},
     "epoch": 3,
     "seed": 1,
     "valid_loss": 0.5,

@@ -9,6 +9,7 @@ import torch
 
 from tests.helpers.diffusion import save_small
 from tests.helpers.evaluation import measured, read
+from tests.helpers.training import DATA
 from tools import evaluate
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
@@ -149,7 +150,7 @@ def test_samples_and_reconstructions_of_weights_are_measured(place, tmp_path, ca
 
 def test_photos_have_the_size_and_split_of_the_weights(place, tmp_path):
     """Copies are sought among the photos that the weights were trained on."""
-    metadata = {"settings": {"image_size": 8}, "data": {"split_seed": 7}}
+    metadata = {"settings": {"image_size": 8}, "data": DATA | {"split_seed": 7}}
     save_checkpoint(tmp_path / "x.pth", VarAutoencoder(4, 8, 8), metadata)
     for path, side, seed in ((tmp_path / "x.pth", 8, 7), (place / "train.npy", 24, 0)):
         args = evaluate.parse([str(path), "--data", str(place / "photos")])
@@ -174,7 +175,9 @@ def test_images_that_cannot_be_compared_are_refused(place, tmp_path):
 
     P25: more than fit in memory; the message names the number and the limit.
     """
-    save_checkpoint(tmp_path / "a.pth", VarAutoencoder(4), {"data": {"split_seed": 1}})
+    save_checkpoint(
+        tmp_path / "a.pth", VarAutoencoder(4), {"data": DATA | {"split_seed": 1}}
+    )
     several = [str(tmp_path / "a.pth"), str(place / "train.npy")]
     with pytest.raises(UsageError, match="IMAGES differ in size or split"):
         evaluate.main([*several, "--extractor", "pixels"])

@@ -10,12 +10,15 @@ import pytest
 
 from diffusion import Diffuser
 from tests.helpers.project import PROJECT
+from tests.helpers.training import DATA
 from tools import report as tool
 from utils.checkpoint import save_checkpoint
 from utils.cli import UserError
 
 MACHINE = {"processor": "Abacus", "cores": 2, "threads": 2, "torch": "2.14"}
 LOSSES = "epoch,train_per_photo,valid_per_photo,seconds\n0,0.5,0.6,30\n1,0.25,,60.5\n"
+CONFIG = {"sampler": "dpm++3m", "steps": 16, "guidance": 1.5}
+CONFIG |= {"guidance_interval": [0.2, None], "nfe": 32}
 ALLOWED = (  # digits that are no results
     r"`[^`]*`",  # commands and names of files
     r"https?://\S+",
@@ -49,12 +52,10 @@ def measured(frechet, images=2000, **more):
 
 def evaluation(name):
     """Return what tools.evaluate writes for a model, made up."""
-    config = {"sampler": "dpm++3m", "steps": 16, "guidance": 1.5}
-    config |= {"guidance_interval": [0.2, None], "nfe": 32}
     named = {"classified as requested": [0.9, 0.85, 0.95]}
     held_out = {"- to validation photos": "-", "nearest by pixels": [6.25, 6.0, 6.5]}
     return {
-        f"models/Best_{name}.pkl": measured(2.0, **config, **named),
+        f"models/Best_{name}.pkl": measured(2.0, **CONFIG, **named),
         "validation photos": measured(1.5, 465, **held_out, **named),
         "our AE": measured(36.0),
         "our VAE": measured(33.0),
@@ -112,8 +113,7 @@ def finished(tmp_path_factory):
     for name in ("diffusion", "diffusion_16", "diffusion_48"):
         (root / "log" / f"{name}.csv").write_text(LOSSES)
     settings = {"lr": 0.002, "channels": (16,), "patience": 1, "ema": 0.998}
-    data = {"count": 2321, "classes": ["astilbe", "bellflower"]}
-    metadata = {"settings": settings, "data": data, "seed": 0}
+    metadata = {"settings": settings, "data": DATA, "seed": 0}
     for name in ("diffusion", "diffusion_16"):
         model = Diffuser(2, name=name, channels=(16,))
         save_checkpoint(root / "models" / f"Best_{name}.pkl", model, metadata)
@@ -222,12 +222,13 @@ def test_a_damaged_file_is_one_line(finished):
     before = path.read_text()
     refused = {**json.loads(before), "after": [{"nfe": 1, "frechet": "too few"}]}
     for content, reason in (
-        ("{", ".*"),
-        ("{}", ".*"),
-        (json.dumps(refused), "too few"),
+        ("{", "is no JSON: .*; make it again"),
+        ("[" * 100_000, "is no JSON: .*; make it again"),
+        ("{}", r"incomplete \(.*\); make it"),
+        (json.dumps(refused), r"incomplete \(too few\); make it"),
     ):
         path.write_text(content)
-        with pytest.raises(UserError, match=rf"incomplete \({reason}\); make it"):
+        with pytest.raises(UserError, match=reason):
             text_of(finished)
     path.write_text(before)
 

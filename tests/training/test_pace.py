@@ -1,9 +1,7 @@
-"""How fast, until when, and how much within a budget: by a clock of one's own."""
+"""How much training fits into a budget, by a clock of one's own."""
 
 import re
 from dataclasses import replace
-from datetime import datetime
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,54 +18,12 @@ from utils.data_processor import create_flower_dataloaders
 from utils.experiment import (
     MARGIN,
     PROBE_STEPS,
-    TimeEstimate,
     epochs_within,
     seconds_per_step,
     with_budget,
 )
 
 SETTINGS = replace(PRESETS["diffusion"][0], batch_size=8, channels=(16,), epochs=7)
-
-
-# What is told ------------------------------------------------------------------
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still unless it is set."""
-    now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now.seconds)
-    monkeypatch.setattr(pace.time, "time", lambda: 1.7e9 + now.seconds)
-    return now
-
-
-def lines_of(clock, capsys, seconds, epochs):
-    """Let each of the epochs take its seconds -> {epoch: line on stderr}."""
-    told, lines = TimeEstimate(50, epochs), {}
-    for done in range(1, epochs + 1):
-        clock.seconds += seconds
-        told.after(done)
-        out, err = capsys.readouterr()
-        assert out == "" and err.count("\n") <= 1
-        if err:
-            lines[done] = err.strip()
-    return lines
-
-
-def test_the_expected_end_is_told_now_and_then(clock, capsys):
-    """Every 30 s at most, and not where less than that is left; on stderr alone."""
-    lines = lines_of(clock, capsys, 20.0, 10)
-    assert list(lines) == [2, 4, 6, 8]
-    end = datetime.fromtimestamp(1.7e9 + 1000 + 200).strftime("%H:%M:%S")
-    for done, line in lines.items():
-        told = f"epoch {done}/10, 2 photos/s, expected end {end}"
-        assert line.endswith(": " + told) and line.count(told) == 1
-
-
-@pytest.mark.parametrize("seconds, epochs", [(2.9, 10), (100.0, 1), (29.0, 2)])
-def test_a_short_training_is_silent(clock, capsys, seconds, epochs):
-    """Nothing worth a line, or nothing left to wait for."""
-    assert lines_of(clock, capsys, seconds, epochs) == {}
 
 
 # What fits ---------------------------------------------------------------------

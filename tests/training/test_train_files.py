@@ -135,7 +135,8 @@ def test_the_file_changes_only_on_a_new_best_and_holds_its_weights(tmp_path):
         assert metadata["epoch"] == max(n for n in (0, 3, 10) if n <= epoch.number)
         assert len(rows_of(log_path)) == epoch.number + 1
     assert len(set(w.values())) == 11 and metadata["valid_loss"] == 3.0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["AE.csv", BEST]
+    found = sorted(p.name for p in tmp_path.iterdir())
+    assert found == ["AE.csv", BEST, "Last_AE.pth"]
 
 
 def test_averaged_weights_are_the_ones_validated_and_saved(tmp_path):

@@ -96,6 +96,7 @@ if __name__ == "__main__":
 
 from tools.visualize import diffusion, latents
 from utils.device import set_seeds
+from utils.experiment import chosen_weights
 from utils.files import prepare_folder
 from utils.registry import load_model
 
@@ -103,7 +104,7 @@ from utils.registry import load_model
 def main(argv=None):
     args = parse(argv)
     set_seeds(args.seed)
-    model, metadata = load_model(args.model, args.weights)
+    model, metadata = load_model(args.model, chosen_weights(args))
     # Refuse a folder that cannot be written before any work.
     prepare_folder(args.out / "vis")
     family = latents if args.model in AUTOENCODERS else diffusion

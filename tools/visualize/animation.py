@@ -1,5 +1,6 @@
 """An animation of diffusion: noise is added to photos, and removed to other images."""
 
+import io
 import math
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from utils.diffusion.sampling import sample_states, sigmas_for
 from utils.figures import grid
+from utils.files import write_file
 
 FRAMES = 20  # of each half
 MIN_STEPS = 150  # of the sampler, so that its sigmas are close to those of the frames
@@ -65,4 +67,6 @@ def save_animation(frames, path, columns):
         for picture in pictures
     ]
     times = [LONG, *[SHORT] * (len(frames) - 2), LONG]
-    first.save(path, save_all=True, append_images=rest, duration=times, loop=0)
+    content, more = io.BytesIO(), {"append_images": rest, "duration": times}
+    first.save(content, format="GIF", save_all=True, loop=0, **more)
+    write_file(path, content.getbuffer())

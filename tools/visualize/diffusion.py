@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tools.visualize.animation import animation, evenly_spaced, save_animation
 from utils.cli import UserError
+from utils.cli.progress import progress
 from utils.config import SamplerConfig
 from utils.data.photos import decode_one
 from utils.device import fork_rng, set_seeds
@@ -256,6 +257,6 @@ FIGURES = {  # of --show: name -> function of a FigureContext
 def visualize(args, model, metadata):
     """Save the figures that args.show names, each from the same seed."""
     context = FigureContext(args, model, metadata)
-    for name in args.show:
+    for name in progress(args.show, "figures"):
         set_seeds(args.seed)
         FIGURES[name](context)

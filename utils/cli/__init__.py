@@ -1,5 +1,12 @@
 """The command line: parsing, exit codes, signals and one-line errors."""
 
-from utils.cli.process import PROJECT, UsageError, UserError, guard, run
+from utils.cli.process import (
+    PROJECT,
+    UsageError,
+    UserError,
+    guard,
+    memory_for,
+    run,
+)
 
-__all__ = ["PROJECT", "UsageError", "UserError", "guard", "run"]
+__all__ = ["PROJECT", "UsageError", "UserError", "guard", "memory_for", "run"]

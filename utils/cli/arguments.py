@@ -101,6 +101,10 @@ FLAGS = {
         "help": "seed of the split into training and validation photos (default: 0, "
         "the same for every model)",
     },
+    "--resume": {
+        "action": "store_true",
+        "help": "continue an interrupted training, with its settings",
+    },
     "--prior": {
         "help": "distribution of latent vectors: N(0, I), or a Gaussian or a Gaussian "
         "mixture fitted to the codes of the training photos (default: normal)",
@@ -158,6 +162,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+
+    def print_help(self, file=None):
+        # argparse would ignore that it cannot be written.
+        print(self.format_help(), end="", file=file, flush=True)
 
 
 def command_line(doc, *flags, settings=(), choices=None, **defaults):

@@ -49,13 +49,20 @@ def begin():
     """Prepare the process: signals, a line-buffered stdout, one-line messages."""
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
+    if hasattr(signal, "SIGHUP"):  # the terminal was closed; not on Windows
+        signal.signal(signal.SIGHUP, leave)
+    # A closed stream would give its number to the next file that is opened.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     sys.excepthook = lambda _type, error, _trace: report(error)
-    if sys.stdout:
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    if sys.stderr:
-        sys.stderr.reconfigure(errors="backslashreplace")
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stderr.reconfigure(errors="backslashreplace")
     logging.addLevelName(logging.WARNING, "warning")
-    logging.basicConfig(format=f"{program()}: %(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("utils").setLevel(logging.INFO)
     if not sys.warnoptions:  # warnings of other libraries address developers
         warnings.simplefilter("ignore")
 
@@ -100,8 +107,7 @@ def run(main):
     begin()
     with exit_codes():
         main()
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -118,13 +124,33 @@ def exit_codes():
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
+@contextmanager
+def memory_for(setting):
+    """Name a setting, with its value, where there is not enough memory inside."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"not enough memory for {setting}; try a smaller value"
+        ) from None
+
+
 def close_stdout():
     """Let the interpreter's last flush succeed where stdout is full or gone."""
-    if sys.stdout:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Messages ----------------------------------------------------------------------
+
+
+class OneLine(logging.Formatter):
+    """Formats a record as one readable line: `program: warning: text`."""
+
+    def format(self, record):
+        kind = "" if record.levelno == logging.INFO else f"{record.levelname}: "
+        return one_line(f"{program()}: {kind}{record.getMessage()}")
 
 
 def report(error):
@@ -138,8 +164,8 @@ def describe(error):
     """Return what happened and what to do, for our errors and those of libraries."""
     if isinstance(error, (UserError, ValueError)) and str(error):
         return str(error)
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-        return "not enough memory; try a smaller --batch-size or --image-size"
+    if is_out_of_memory(error):
+        return "not enough memory; close other programs"
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; install it: pip install -r requirements.txt"
     if isinstance(error, OSError) and error.strerror:
@@ -148,7 +174,13 @@ def describe(error):
     return f"{type(error).__name__}: {error} (run again with --debug for the trace)"
 
 
+def is_out_of_memory(error):
+    """Return whether memory was not enough; torch has no single type for that."""
+    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
+
+
 def one_line(text):
-    """Fold white space and cut to the length of one readable line."""
+    """Fold white space, escape what cannot be printed, and cut to a readable line."""
     text = " ".join(str(text).split())
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."

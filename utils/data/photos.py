@@ -5,8 +5,8 @@
 
 import logging
 import os
-import stat
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +17,12 @@ from torchvision.transforms.v2 import functional as transforms
 
 from utils.cli import UserError
 from utils.config import PHOTO_EXTENSIONS
+from utils.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# Photos and pictures in other formats, which are counted in a warning.
+UNREAD_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".tif", ".tiff", ".gif")
+UNREAD_EXTENSIONS += (".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".raw", ".jfif")
 MAX_PIXELS = 50_000_000  # of one photo, before resizing
 MAX_BAD = 0.1  # proportion of the photos that may be unreadable
 MAX_NAMED = 10  # warnings about single photos or folders, before a count follows
@@ -31,18 +35,23 @@ def is_wanted(name):
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def photos_below(folder):
-    """Return the sorted paths of photos at any depth; folder links are not followed."""
+def files_below(folder):
+    """Yield the paths of files at any depth; folder links are not followed."""
     # `ImageFolder` follows links, and does not end in a loop of them.
-    paths = []
     for place, folders, files in os.walk(folder):
         folders[:] = filter(is_wanted, folders)
-        paths += [
-            Path(place, name)
-            for name in files
-            if is_wanted(name) and name.lower().endswith(PHOTO_EXTENSIONS)
-        ]
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+        yield from (Path(place, name) for name in filter(is_wanted, files))
+
+
+def photos_below(folder):
+    """Return the sorted paths of photos at any depth."""
+    photos = [p for p in files_below(folder) if is_photo(p, PHOTO_EXTENSIONS)]
+    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def is_photo(path, extensions):
+    """Return whether a file's name ends as one of these formats."""
+    return path.name.lower().endswith(extensions)
 
 
 def find_photos(root):
@@ -58,6 +67,7 @@ def find_photos(root):
             f"{root} holds photos but no class folder; "
             f"put each class into its own folder, such as {root / 'astilbe' / 'x.jpg'}"
         )
+    warn_of_layout(root, classes, found)
     # Empty folders are likely mistakes.
     if classes:
         empty = [name for name in names if not found[name]]
@@ -69,12 +79,30 @@ def find_photos(root):
     return classes, samples
 
 
+def warn_of_layout(root, classes, found):
+    """Warn of a folder one level too high, and of photos in formats not read."""
+    # found: class name -> paths of its photos.
+    if len(classes) == 1:
+        inner = {path.relative_to(root).parts[1:-1] for path in found[classes[0]]}
+        if () not in inner and len({parts[0] for parts in inner}) > 1:
+            log.warning(
+                "%s holds one class, whose photos are in sub-folders; if those are the "
+                "classes, use --data %s",
+                root,
+                root / classes[0],
+            )
+    unread = Counter(
+        p.suffix.lower() for p in files_below(root) if is_photo(p, UNREAD_EXTENSIONS)
+    )
+    if unread:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
+        log.warning("%s holds photos in formats that are not read: %s", root, kinds)
+
+
 def decode(path, width, height):
     """Return one photo as a uint8 tensor (3, height, width), resized without a crop."""
     # Raises an exception of any type, by the content of the file.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("not a regular file")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         image = Image.open(file, formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"too large: {image.width} x {image.height} pixels")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from utils.cli.progress import progress
+from utils.cli.progress import TimeEstimate, bar
 from utils.diffusion.denoiser import stratified_uniform, training_target
 from utils.diffusion.samplers import SAMPLERS, dpm_solver_3m
 from utils.diffusion.sampling import (
@@ -54,12 +54,14 @@ def draw_couplings(model, config, labels, size):
         )
     device = next(model.parameters()).device
     couplings = torch.empty(len(labels), 2, 3, size, size)
-    for start in progress(range(0, len(labels), BATCH_SIZE), "couplings"):
+    estimate = TimeEstimate("couplings", len(labels) * (config.steps + 1))
+    for start in bar(range(0, len(labels), BATCH_SIZE), "couplings"):
         batch = couplings[start : start + BATCH_SIZE]
         batch_labels = labels[start : start + BATCH_SIZE].to(device)
         noise = torch.randn(len(batch), 3, size, size, device=device)
         for state in sample_states(model, noise, config, batch_labels):
             image = state
+            estimate.add(len(batch))
         batch[:, 0], batch[:, 1] = noise - image / SIGMA_MAX, image
     return couplings
 

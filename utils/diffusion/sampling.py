@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 import torch
 
 from utils.cli import UsageError
-from utils.cli.progress import progress
+from utils.cli.progress import TimeEstimate, bar
 from utils.config import SamplerConfig
 from utils.diffusion.samplers import SAMPLERS, schedule_sigmas
 
@@ -83,24 +83,28 @@ def states_from(x, denoiser, sigmas, config):
     yield from sampler.generate(denoiser, x, sigmas, **options)
 
 
-def sample(model, noise, config, labels=None):
+def sample(model, noise, config, labels=None, estimate=None):
     """Return (images (B, C, H, W) in [0, 1], network evaluations per image).
 
-    noise: (B, C, H, W) ~ N(0, 1); labels: (B,) int64, or None for any class.
+    noise: (B, C, H, W) ~ N(0, 1); labels: (B,) int64, or None for any class; estimate:
+    a TimeEstimate that counts the states of each image.
     """
     denoiser = CFGDenoiser(model, config, labels)
     for state in sample_states(model, noise, config, labels, denoiser):
         x = state
+        if estimate:
+            estimate.add(len(x))
     return ((x + 1) / 2).clamp(0, 1), denoiser.nfe
 
 
 def sample_batches(model, config, labels, count, size):
     """Yield `count` images in batches (B, 3, size, size) in [0, 1]."""
     # labels: (count,), or None.
-    for start in progress(range(0, count, BATCH_SIZE), "batches"):
+    estimate = TimeEstimate("samples", count * (config.steps + 1))
+    for start in bar(range(0, count, BATCH_SIZE), "batches"):
         batch = None if labels is None else labels[start : start + BATCH_SIZE]
         noise = torch.randn(min(BATCH_SIZE, count - start), 3, size, size)
-        yield sample(model, noise, config, batch)[0]
+        yield sample(model, noise, config, batch, estimate)[0]
 
 
 # Labels --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from utils.cli import UsageError
-from utils.cli.progress import progress
+from utils.cli.progress import TimeEstimate, bar
 from utils.device import fork_rng
 from utils.diffusion.sampling import BATCH_SIZE, draw_labels, sample
 from utils.evaluation.features import find_extractor
@@ -203,10 +203,11 @@ def generate_from(model, config, start):
     # Noise that the sampler adds has the next seed, and is the same at every call.
     images, times = [], []
     with fork_rng(start.seed + 1):
-        name = f"{config.sampler}, {config.steps}"
-        for noise, labels in progress(start.batches(), name):
+        name = f"{config.sampler}, {config.steps} steps"
+        estimate = TimeEstimate(name, len(start.noise) * (config.steps + 1))
+        for noise, labels in bar(start.batches(), name):
             begin = time.perf_counter()
-            batch, nfe = sample(model, noise, config, labels)
+            batch, nfe = sample(model, noise, config, labels, estimate)
             times.append((time.perf_counter() - begin) / len(noise))
             images.append(batch)
     return Generated(torch.cat(images), nfe, median(times))
