@@ -188,17 +188,19 @@ class Trainer:
             fitted, rows = restore(self, resumed)
             state = FitState(**fitted)
             what = "nothing to do" if state.ended(num_epochs, patience) else "resumed"
-            facts = state.number, state.best, state.best_number, resumed.path
-            log.info("%s after %d epochs, best %.4g of epoch %d, from %s", what, *facts)
+            facts = what, state.number, state.best, resumed.path
+            log.info("%s after %d epochs, best loss %.4g, from %s", *facts)
         # The epochs of the interrupted run.
         write_row = csv_log(log_path, rows)
         for row in rows:
             facts = row["epoch"], row["train_loss"], row["valid_loss"]
             yield Epoch(*facts, "valid_per_photo" in row, False, restored=True)
 
-        # The others. An estimate counts batches.
+        # The others, of which an estimate counts the batches.
         left = (num_epochs - state.number) * len(self.loaders[0])
-        self.estimate, saved = TimeEstimate("training", left), -math.inf
+        self.estimate, saved = TimeEstimate("training", left), time.monotonic()
+        if not resumed:  # before its first weights replace those of another run
+            write_state(last, self, asdict(state), rows, metadata, False)
         stopping = num_epochs, patience, check_every
         for epoch in fit(self.train_epoch, self.check, *stopping, state):
             rows.append(self.row(epoch))

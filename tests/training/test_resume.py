@@ -207,6 +207,7 @@ def test_a_training_says_what_it_replaces_and_keeps_a_copy(
     code = begin("AE", tmp_path, photo_folder, *killed, before=kill_at_step(4))
     assert code == -signal.SIGKILL
     second = copy.read_bytes()
+    assert second != first
     caplog.clear()
     assert train("AE", tmp_path, photo_folder).code == 0
     assert "is of an interrupted run, and will be replaced" in caplog.text
@@ -225,14 +226,14 @@ def test_a_link_to_weights_stays_a_link(photo_folder, tmp_path):
 
 
 def test_the_state_is_saved_now_and_then(photo_folder, tmp_path, monkeypatch):
-    """After the first epoch, after the last one, and where 5 s have passed."""
+    """At the start, after the last epoch, and where 5 s have passed."""
     saved, write_state = [], "utils.train.write_state"
     monkeypatch.setattr(write_state, lambda *args: saved.append(len(args[3])))
     assert train("AE", tmp_path, photo_folder, "--epochs", "6").code == 0
-    assert saved == [1, 6]
+    assert saved == [0, 6]
     monkeypatch.setattr("utils.train.SAVE_EVERY", 0.0)
     assert train("AE", tmp_path, photo_folder, "--epochs", "3").code == 0
-    assert saved == [1, 6, 1, 2, 3]
+    assert saved == [0, 6, 0, 1, 2, 3]
 
 
 def test_a_state_holds_plain_types(photo_folder, tmp_path):

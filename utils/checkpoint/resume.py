@@ -9,6 +9,7 @@ import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,7 +116,6 @@ def write_state(path, trainer, fitted, rows, metadata, ended):
         "fit": fitted,
         "rows": rows,
         "ended": ended,
-        "best": [fitted["best_number"], fitted["best"]],
         "model": dict(trainer.model.state_dict()),
         "ema": dict(ema.state_dict()) if ema else None,
         "optimizer": trainer.optimizer.state_dict(),
@@ -262,30 +262,24 @@ def keep_previous(path, data):
         return
     if metadata.get("data", data)["source"] == "photos" != data["source"]:
         log.warning("%s was trained on photos; drawn flowers will replace it", path)
-    facts = "epoch {}, validation loss {:.4g}".format(*best_of(metadata))
-    copy = path.with_name(f"Previous_{path.name.removeprefix('Best_')}")
-    if not ended_normally(path, metadata):
+    epoch, loss = metadata.get("epoch", "unknown"), metadata.get("valid_loss", nan)
+    facts = f"epoch {epoch}, validation loss {loss:.4g}"
+    if not ended_normally(path):
         text = "%s (%s) is of an interrupted run, and will be replaced"
         log.info(text, path, facts)
         return
+    copy = path.with_name(f"Previous_{path.name.removeprefix('Best_')}")
     with writing(copy):
         replace_file(copy, [read_regular(path)])
     log.info("%s (%s) will be replaced; a copy is kept as %s", path, facts, copy)
 
 
-def best_of(metadata):
-    """Return epoch and validation loss of weights, nan where they are unknown."""
-    return metadata.get("epoch", "unknown"), metadata.get("valid_loss", float("nan"))
-
-
-def ended_normally(path, metadata):
-    """Return whether weights are those of a training that ended."""
-    # Without a state they are from elsewhere, such as the committed ones.
+def ended_normally(path):
+    """Return whether the training that wrote these weights ended."""
+    # Its state is written before its weights. Without a state they are from elsewhere,
+    # such as the committed ones.
     last = path.with_name(f"Last_{path.stem.removeprefix('Best_')}.pth")
     try:
-        state = read_state(last)
+        return read_state(last).content.get("ended") is True
     except UserError:
         return True
-    return state.content.get("ended") is True and state.content.get("best") == list(
-        best_of(metadata)
-    )
