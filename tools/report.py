@@ -71,9 +71,13 @@ def figures(root):
         "torch": model["torch"],
         "threads": model["threads"],
     }
-    # The default model, 16 species, and 48 x 48.
-    for suffix in ("", "_16", "_48"):
+    # The default model, the DDPM, 16 species, and 48 x 48.
+    for suffix in ("", "_ddpm", "_16", "_48"):
         values |= model_figures(root, suffix)
+    # The DDPM beside the default model.
+    compared = read_json(root, "evaluate_diffusion_ddpm")
+    default = next(iter(read_json(root, "evaluate_diffusion").values()))
+    values["distances_ddpm"] = tables.distances(compared | {"default model": default})
     # The default model in detail.
     values |= sample_figures(root, model) | sampler_figures(root)
     return values | throughput_figures(root)

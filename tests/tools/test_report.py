@@ -76,6 +76,9 @@ def made_up():
     points += [point("dpm++3m", 16, 4.1, 0.03), point("euler", 3, 50.0, 0.006)]
     return {
         "evaluate_diffusion": evaluation("diffusion"),
+        "evaluate_diffusion_ddpm": {
+            "models/Best_diffusion_ddpm.pkl": measured(8.0, **CONFIG)
+        },
         "evaluate_diffusion_16": evaluation("diffusion_16"),
         "evaluate_diffusion_48": evaluation("diffusion_48"),
         "seeds_diffusion": {
@@ -110,7 +113,7 @@ def finished(tmp_path_factory):
         (root / folder).mkdir()
     for name, content in made_up().items():
         (root / "log" / f"{name}.json").write_text(json.dumps(content))
-    for name in ("diffusion", "diffusion_16", "diffusion_48"):
+    for name in ("diffusion", "diffusion_ddpm", "diffusion_16", "diffusion_48"):
         (root / "log" / f"{name}.csv").write_text(LOSSES)
     settings = {"lr": 0.002, "channels": (16,), "patience": 1, "ema": 0.998}
     metadata = {"settings": settings, "data": DATA, "seed": 0}
@@ -181,6 +184,7 @@ def test_tables_contain_the_values_of_the_files(finished):
         "0.0123 [0.0100, 0.0200]",
     ]
     assert "is 16.5 times that of this model" in text
+    assert cells(text, "default model")[:3] == ["2,000", "2.00 [1.75, 2.25]", "0.250"]
     copies = text.split("## Memorization")[1]
     assert cells(copies, "this model")[0] == "0.05 % [0.00, 0.10]"
     species = text.split("## Samples by species")[1].split("## Rectified")[0]
