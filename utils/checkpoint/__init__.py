@@ -1,11 +1,10 @@
 """Checkpoints: file names, atomic saving, and loading that never runs code."""
 
-from utils.checkpoint.loading import check_fit, load_checkpoint, read, restore
+from utils.checkpoint.loading import load_checkpoint, read, restore
 from utils.checkpoint.names import find_weights, last_name, weights_name
 from utils.checkpoint.saving import save_checkpoint, when, write
 
 __all__ = [
-    "check_fit",
     "find_weights",
     "last_name",
     "load_checkpoint",
