@@ -30,7 +30,9 @@ def open_regular(path, limit=MAX_BYTES):
     """Open a regular file of at most `limit` bytes for reading, in binary."""
     # Raises OSError. A FIFO would block, and a device may never end; both are refused
     # before anything is read.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    # Windows has no O_NONBLOCK, and translates line ends without O_BINARY.
+    modes = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, os.O_RDONLY | modes)
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
         os.close(handle)
