@@ -32,11 +32,11 @@ def create_flower_dataloaders(
     """Return (training, validation) loaders of (images, labels) batches.
 
     Images are float32 (B, 3, IMG_HEIGHT, IMG_WIDTH) in [0, 1], resized without a crop;
-    labels are int64 (B,). The split depends on the file names and `split_seed` only;
-    `seed` shuffles the training batches, `hflip` flips half of their images and
-    `translate` shifts them by up to so many pixels. `species` are the names of the
-    class folders to use, by default all. Every photo is decoded once, into memory;
-    `num_worker` is accepted and has no effect.
+    labels are int64 (B,). The split depends on the file names and `split_seed`, and
+    keeps near-duplicates on one side; `seed` shuffles the training batches, `hflip`
+    flips half of their images and `translate` shifts them by up to so many pixels.
+    `species` are the names of the class folders to use, by default all. Every photo is
+    decoded once, into memory; `num_worker` is accepted and has no effect.
 
     Raises:
         UsageError: if `root` is no folder, or lacks one of the `species`.

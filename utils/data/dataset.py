@@ -1,4 +1,4 @@
-"""Photos -> one seeded split -> uint8 tensors in memory."""
+"""Photos -> one seeded split without shared pictures -> uint8 tensors in memory."""
 
 import hashlib
 import logging
@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import RandomCrop
 
 from utils.cli import UsageError, UserError
 from utils.config import SPECIES
+from utils.data.duplicates import keep_together, near_duplicates
 from utils.data.photos import decode_all, find_photos
 from utils.data.synthetic import draw_flowers
 
@@ -89,8 +90,11 @@ def split_indices(count, train_proportion=0.8, seed=0):
     return order[:cut], order[cut:]
 
 
-def split_samples(samples, classes, seed=0):
-    """Return (train, valid) index lists of [(path, label)], sorted by name."""
+def split_samples(samples, classes, seed=0, duplicates=()):
+    """Return (train, valid) index lists of [(path, label)], sorted by name.
+
+    duplicates: groups (sets of indices) of near-duplicates, each kept on one side.
+    """
     # The assignment's three species are split separately from the others, so that a
     # validation photo of three species never trains sixteen.
     separate = SPECIES if set(SPECIES) <= set(classes) else ()
@@ -101,8 +105,9 @@ def split_samples(samples, classes, seed=0):
         [i for i, name in enumerate(names) if name not in separate],
     ):
         chosen, rest = split_indices(len(group), seed=seed)
-        train += [group[i] for i in chosen]
-        valid += [group[i] for i in rest]
+        sides = [group[i] for i in chosen], [group[i] for i in rest]
+        sides = keep_together(duplicates, *sides, fixed_valid=valid)
+        train, valid = train + sides[0], valid + sides[1]
     return train, valid
 
 
@@ -146,7 +151,8 @@ def load_photos(root, classes, samples, size, split_seed, strict):
     # The split is made with all names, before the unreadable photos are removed from
     # it: they do not change the split of the others.
     names = [path.relative_to(root).as_posix() for path, _ in samples]
-    sides = split_samples(samples, classes, split_seed)
+    duplicates = [set(kept[list(group)].tolist()) for group in near_duplicates(images)]
+    sides = split_samples(samples, classes, split_seed, duplicates)
     validation = [names[i] for i in sides[1]]  # hashed, to recognize the split
     metadata = describe_data("photos", classes, len(kept), split_seed, validation)
     row_of = {index: row for row, index in enumerate(kept.tolist())}
