@@ -4,8 +4,10 @@ python -m tools.compare_samplers
 python -m tools.compare_samplers models/Best_diffusion_16.pkl --data flowers_16
 
 Every sampler generates images of the same species from the same noise, without
-guidance, in at most each of the --nfe numbers of network evaluations. The reference is
-the ancestral sampler with all steps of the model's schedule. Writes
+guidance, in at most each of the --nfe numbers of network evaluations. All stop at the
+same noise level, --sigma-min, and estimate the image there; "flow" alone has its own
+last level. The reference is the ancestral sampler with all steps of the model's
+schedule down to that level; the whole schedule is a further point. Writes
 log/compare_samplers_NAME.json after every point, and vis/compare_samplers_NAME.png.
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from utils.cli import guard, run
 from utils.cli.arguments import command_line, whole_number
+from utils.config import SamplerConfig, fields_named
 
 FLAGS = "--count --seed --extractor --data --strict-data --out"
 NFE = (4, 6, 8, 10, 12, 16, 24, 40)
@@ -24,7 +27,8 @@ LINE += "{seconds_per_image:.3g} s per image"
 
 def parse(argv=None):
     """Return the checked command line."""
-    parser = command_line(__doc__, *FLAGS.split(), count=2000)
+    settings = fields_named(SamplerConfig, "sigma_min")
+    parser = command_line(__doc__, *FLAGS.split(), settings=settings, count=2000)
     # The weights are a positional argument, since any diffusion model will do.
     parser.add_argument(
         "weights",
@@ -47,9 +51,9 @@ def parse(argv=None):
 if __name__ == "__main__":
     guard(parse)
 
-from utils.config import SamplerConfig
 from utils.device import machine_facts
 from utils.diffusion.samplers import SAMPLERS
+from utils.diffusion.sampling import SIGMA_MIN, default_sampler_config, schedule_from
 from utils.evaluation.evaluate import (
     draw_start,
     generate_from,
@@ -95,12 +99,13 @@ def facts_of(args, weights, metadata, data):
     }
 
 
-def measure(model, sampler, steps, start, reference):
+def measure(model, config, start, reference):
     """Generate images and return the facts of one point, in plain types."""
-    generated = generate_from(model, SamplerConfig(sampler, steps), start)
+    generated = generate_from(model, config, start)
     return {
-        "sampler": sampler,
-        "steps": steps,
+        "sampler": config.sampler,
+        "steps": config.steps,
+        "sigma_min": config.sigma_min,
         "nfe": generated.nfe,
         "seconds_per_image": generated.seconds,
         **reference.distances(generated.images),
@@ -114,7 +119,7 @@ def save_figure(points, max_steps, path, title):
         xy = point["nfe"], point["frechet"][0], point["seconds_per_image"]
         if (sampler, steps) == (REFERENCE, max_steps):
             reference = xy
-        else:
+        elif point["sigma_min"]:
             curves.setdefault(sampler, []).append(xy)
     name = f"{REFERENCE}, {reference[0]} evaluations"
     plot_nfe_curves(curves, (name, *reference[1:]), path, title)
@@ -136,15 +141,23 @@ def main(argv=None):
     # One point after the other, each saved at once.
     start, points = draw_start(metadata, args.count, args.seed), {}
     warm_up(model, start, SamplerConfig())
-    for sampler, steps in points_requested(args.nfe, model.n_steps):
-        points[sampler, steps] = measure(model, sampler, steps, start, reference)
+    sigma_min = args.sigma_min or default_sampler_config(metadata).sigma_min
+    sigma_min = sigma_min or SIGMA_MIN
+    levels = len(schedule_from(model, sigma_min))
+    requested = [
+        SamplerConfig(sampler, steps, sigma_min=sigma_min)
+        for sampler, steps in points_requested(args.nfe, levels)
+    ]
+    for config in [*requested, SamplerConfig(REFERENCE, model.n_steps, sigma_min=0)]:
+        key = config.sampler, config.steps
+        points[key] = measure(model, config, start, reference)
         found = {"command": command, "facts": facts}
         write_json(path, found | {"points": list(points.values())})
-        print(LINE.format(**points[sampler, steps]), flush=True)
+        print(LINE.format(**points[key]), flush=True)
 
     title = caption(name, f"{args.count} samples, without guidance", metadata)
     figure = args.out / "vis" / f"compare_samplers_{name}.png"
-    save_figure(points, model.n_steps, figure, title)
+    save_figure(points, levels, figure, title)
 
 
 if __name__ == "__main__":

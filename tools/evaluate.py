@@ -4,11 +4,15 @@ python -m tools.evaluate models/Best_VAE.pth
 python -m tools.evaluate samples.npy --json
 
 IMAGES are files of weights, folders of pictures (which are resized to 24 x 24), or .npy
-files of uint8 (N, H, W, 3). They are compared to all photos; copies are sought among
-the training photos. For comparison also: an autoencoder's own reconstructions of the
-training photos, the validation photos against the training photos, and samples of the
-AE and the VAE in models/. --frechet leaves out these and all other metrics. The Frechet
-distance of few images is biased upwards: compare distances at equal numbers.
+files of uint8 (N, H, W, 3). They are compared to the validation photos first, then to
+all photos; copies are sought among the training photos. For comparison also: an
+autoencoder's own reconstructions of the training photos, the validation photos against
+the training photos, samples of the AE and the VAE in models/, and copies of altered
+training photos. --frechet leaves out these and all metrics but distances.
+
+The Frechet distance of few images is biased upwards; the extrapolated one is an
+estimate for infinitely many images on both sides. Precision and recall, against the
+training photos, are means over parts of as many images as there are validation photos.
 """
 
 import json
@@ -34,6 +38,7 @@ FLAGS = "--prior --species --count --seed --extractor --data --strict-data"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
 MAX_IMAGES = 10_000  # of a set; all pairs of them are compared in memory
 CLASSIFIED = "classified as requested"  # a metric of images of given species
+DISTANCES = tuple(name for name in METRICS if "distance" in name or name[0] == "-")
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +53,7 @@ def parse(argv=None):
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES")
     parser.add_argument(
-        "--frechet", action="store_true", help="only Frechet distances of IMAGES"
+        "--frechet", action="store_true", help="only distances, and only of IMAGES"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     args = parser.parse_args(argv)
@@ -78,7 +83,13 @@ from utils.data.photos import decode_all, photos_below
 from utils.data_processor import open_flowers
 from utils.device import fork_rng, set_seeds
 from utils.diffusion.sampling import labels_for, sample, sampler_config
-from utils.evaluation.evaluate import Comparison, ReferencePhotos, evaluate
+from utils.evaluation.evaluate import (
+    ALTERATIONS,
+    Comparison,
+    ReferencePhotos,
+    copies_found,
+    evaluate,
+)
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import proportion
 from utils.experiment import generate, image_size
@@ -239,7 +250,7 @@ def table(columns):
     """Return Markdown; columns: {name: (count, {metric: Estimate or reason})}."""
     head = ["measure", *(f"{name} ({count})" for name, (count, _) in columns.items())]
     rows = [
-        [metric, *(cell(found[metric]) for _, found in columns.values())]
+        [metric, *(cell(found.get(metric, "")) for _, found in columns.values())]
         for metric in next(iter(columns.values()))[1]
     ]
     return markdown_table(head, rows)
@@ -269,24 +280,35 @@ def main(argv=None):
         # Validation photos are compared to training photos only.
         against = sides[:1] if name == "validation photos" else sides
         comparison = Comparison(images, extractor, *against)
-        found = evaluate(comparison, METRICS[:2] if args.frechet else METRICS)
+        found = evaluate(comparison, DISTANCES if args.frechet else METRICS)
         if not args.frechet:
             found[CLASSIFIED] = classified_as_requested(images, names, extractor)
         columns[name] = len(images), found
+    if not args.frechet:
+        count = len(validation)
+        for name in ALTERATIONS:
+            found = copies_found(name, count, sides[0], extractor)
+            columns[f"training photos, {name}"] = count, found
 
-    # Report; a table has a dash where a metric has no value.
+    report(columns, sets, args.json)
+
+
+def report(columns, sets, as_json):
+    """Print a table or JSON, and log why a metric has no value."""
+    # columns: {name: (count, {metric: Estimate or reason})}; sets: {name: ImageSet}.
     for name, (_, found) in columns.items():
         for metric, reason in found.items():
             if isinstance(reason, str):
                 log.warning("no %s of %s: %s", metric.strip("- "), name, reason)
-    if args.json:
-        rows = {
-            name: {"images": count, **(sets[name].facts or {}), **found}
-            for name, (count, found) in columns.items()
-        }
-        print(json.dumps(rows))
-    else:
+    if not as_json:
         print(table(columns))
+        return
+    facts = {name: found.facts or {} for name, found in sets.items()}
+    rows = {
+        name: {"images": count, **facts.get(name, {}), **found}
+        for name, (count, found) in columns.items()
+    }
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -25,13 +25,25 @@ OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")  # utils.optim.factory
 SCHEDULERS = ("exponential", "onecycle", "constant")  # utils.optim.factory
 OBJECTIVES = ("flow", "v", "eps", "x0")  # utils.diffusion.denoiser
 DENSITIES = ("lognormal", "cosine", "kit")  # utils.diffusion.denoiser
-SAMPLERS = ("dpm++3m", "dpm++2m", "ipndm", "heun", "euler", "flow", "ddim", "ddpm")
+SAMPLERS = (
+    "dpm++3m",
+    "dpm++2m",
+    "ipndm",
+    "lms",
+    "heun",
+    "euler",
+    "flow",
+    "ddim",
+    "ddpm",
+)
 METRICS = (  # utils.evaluation.evaluate
-    "Frechet distance",
+    "kernel distance to validation photos",
     "- to validation photos",
+    "- extrapolated",
+    "Frechet distance",
     "kernel distance",
-    "precision",
-    "recall",
+    "recall at equal number",
+    "precision at equal number",
     "copies by pixels",
     "nearest by pixels",
     "copies by features",
@@ -136,6 +148,12 @@ class SamplerConfig:
         0.0, "noise of ddim, relative to ddpm's", type=number_from_zero(1.001)
     )
     sigma_max: float = setting(80.0, "first noise level", type=positive_number)
+    # Of the ancestral sampler: its whole schedule, or the part not below this level.
+    sigma_min: float = setting(
+        0.0,
+        "last noise level, at which the image is estimated; 0: the sampler's own",
+        type=number_from_zero(1e6),
+    )
 
 
 SAMPLER_FLAGS = tuple(flag_of(f.name) for f in fields(SamplerConfig))

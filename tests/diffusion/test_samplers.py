@@ -7,10 +7,12 @@ import torch
 
 from tests.helpers.diffusion import VARIANCE, gaussian
 from utils.diffusion.samplers import (
+    ADAMS_BASHFORTH,
     SAMPLERS,
     ddim,
     exponential_step,
     flow_sigmas,
+    integral_weights,
     karras_sigmas,
 )
 
@@ -91,6 +93,26 @@ def test_errors_shrink_by_the_order(name, order):
         for steps in (128, 256)
     ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
+
+
+def test_lms_has_the_weights_of_adams_bashforth_on_equal_steps():
+    """On others they integrate every polynomial of lower degree exactly."""
+    for order, weights in enumerate(ADAMS_BASHFORTH, start=1):
+        points = [0.5 - 0.25 * step for step in range(order)][::-1]
+        found = integral_weights(points[::-1], 0.75)
+        assert found == pytest.approx([0.25 * weight for weight in weights])
+    points, end = [2.0, 3.5, 4.0, 7.0], 1.2
+    weights = integral_weights(points, end)
+    for power in range(4):
+        integral = (end ** (power + 1) - 2.0 ** (power + 1)) / (power + 1)
+        found = sum(w * p**power for w, p in zip(weights, points, strict=True))
+        assert found == pytest.approx(integral)
+
+
+def test_lms_is_of_fourth_order_on_unequal_steps():
+    """Half the steps, sixteen times the error; at the start the order is lower."""
+    coarse, fine = (torch.linspace(2, 1, n).double() ** 3 for n in (41, 81))
+    assert error_of("lms", fine) < error_of("lms", coarse) / 8
 
 
 def test_adams_bashforth_is_of_fourth_order_on_equal_steps():

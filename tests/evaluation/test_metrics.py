@@ -7,9 +7,19 @@ import torch
 
 from tests.helpers.metrics import normal, whitened
 from utils.data.synthetic import draw_flowers
-from utils.evaluation.evaluate import precision, recall
+from utils.evaluation.evaluate import (
+    ALTERATIONS,
+    Comparison,
+    ReferencePhotos,
+    at_equal_count,
+    copies_found,
+    evaluate,
+    precision,
+    recall,
+)
 from utils.evaluation.metrics import (
     extract,
+    extrapolated_frechet_distance,
     frechet_distance,
     in_manifold,
     kernel_distance,
@@ -55,6 +65,24 @@ def test_frechet_distance_to_itself_is_zero(count, size, error):
     """In any order; also with singular covariances, of fewer images than features."""
     x = normal(count, size, 0)
     assert frechet_distance(x, x.flip(0)) == pytest.approx(0, abs=error)
+
+
+def test_the_extrapolated_distance_has_no_bias_of_few_images():
+    """Of two draws from one distribution, where the plain distance is above 1."""
+    factor = normal(40, 40, 0) / 40**0.5
+    draws = [(normal(600, 40, i), normal(120, 40, 99 + i)) for i in range(6)]
+    pairs = [(x @ factor, y @ factor) for x, y in draws]
+    plain = torch.tensor([frechet_distance(*pair) for pair in pairs])
+    found = torch.tensor([extrapolated_frechet_distance(*pair) for pair in pairs])
+    assert plain.min() > 1 and found.abs().max() < plain.min() / 4
+    assert found.mean().abs() < plain.mean() / 10
+
+
+def test_the_extrapolated_distance_of_shifted_draws_is_the_shift():
+    """Squared, whatever the numbers of images."""
+    for counts in ((2000, 150), (150, 2000), (400, 400)):
+        x, y = normal(counts[0], 20, 0), normal(counts[1], 20, 1) + 2 / 20**0.5
+        assert extrapolated_frechet_distance(x, y) == pytest.approx(4, abs=0.6)
 
 
 # Kernel distance ----------------------------------------------------------------
@@ -152,16 +180,23 @@ def test_precision_and_recall_by_hand():
     assert found == pytest.approx((3 / 5, 2 / 3))
 
 
-def test_intervals_of_precision_and_recall_leave_out_generated_images():
-    """Against the jackknife of the whole metric."""
-    real, generated = normal(90, 2, 0), normal(60, 2, 1, shift=1.5)
+def test_precision_and_recall_are_means_over_parts_of_equal_number():
+    """150 images in two parts of 60; the intervals of independent parts add up."""
+    real, generated = normal(90, 2, 0), normal(150, 2, 1, shift=1.5)
     for which, measure in enumerate((precision, recall)):
-        expected = with_interval(
-            lambda rows, which=which: precision_and_recall(real, rows)[which], generated
-        )
-        found = measure(generated, real)
-        assert 0 < expected.low < expected.high < 1
-        assert found == pytest.approx(expected, abs=1e-12)
+        parts = [
+            with_interval(
+                lambda rows, which=which: precision_and_recall(real, rows)[which], part
+            )
+            for part in (generated[0::2][:60], generated[1::2][:60])
+        ]
+        value, low, high = at_equal_count(measure, generated, real, 60)
+        assert value == pytest.approx(sum(part.value for part in parts) / 2)
+        half = math.hypot(*(part.high - part.value for part in parts)) / 2
+        assert low == pytest.approx(value - half) and 0 < low < value
+        assert high == pytest.approx(min(1, value + half)) and value < high
+    words = "needs 60 images, got 59"
+    assert at_equal_count(recall, generated[:59], real, 60) == words
 
 
 # Copies -------------------------------------------------------------------------
@@ -180,13 +215,42 @@ def test_copies_are_found_and_other_images_are_not(flowers):
     assert nearest_training_images(other, training).copies().float().mean() < 0.02
 
 
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_altered_copies_are_found(flowers, name):
+    """By pixels, whether moved, mirrored, brighter, darker or noisy."""
+    torch.manual_seed(0)
+    training = ReferencePhotos(flowers[:400], torch.nn.Flatten())
+    found = copies_found(name, 300, training, torch.nn.Flatten())
+    assert found["copies by pixels"].value > 0.9
+
+
+def test_mirrored_copies_are_found_by_features(flowers):
+    """An image is compared to the photos and to their mirror images."""
+    left = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+    training = ReferencePhotos(flowers[:400], left)
+    found = copies_found("mirrored", 300, training, left)
+    assert found["copies by features"].value == 1
+
+
+def test_a_copy_of_a_photo_that_is_there_twice_is_found(flowers):
+    """Near-duplicates among the photos do not count as second nearest."""
+    photos = torch.cat([flowers[:50], flowers[:1]])
+    training = ReferencePhotos(photos, torch.nn.Flatten())
+    comparison = Comparison(flowers[:20], torch.nn.Flatten(), training)
+    for metric in ("copies by pixels", "copies by features"):
+        assert evaluate(comparison, [metric])[metric].value == 1
+    assert training.unique.tolist() == [True] * 50 + [False]
+
+
 def test_the_second_nearest_is_another_photo():
-    """Not the mirror image of the nearest one."""
-    photos = torch.zeros(2, 3, 2, 2)
-    photos[0, :, :, 0] = 1
+    """Not the mirror image of the nearest one, and not the photo moved."""
+    photos = torch.zeros(2, 3, 5, 5)
+    photos[0, :, :, 1], photos[1, :, 2] = 1, 1
     found = nearest_training_images(photos[:1].flip(3), photos)
-    assert found.indices.tolist() == [0] and found.first.tolist() == [0]
-    assert found.second.item() == pytest.approx(math.sqrt(6))
+    assert found.indices.tolist() == [0] and found.flipped.tolist() == [True]
+    assert found.first.item() == pytest.approx(0, abs=1e-3)
+    # Orthogonal stripes: one is there half as often in any window.
+    assert found.second.item() == pytest.approx(math.sqrt(2), rel=0.01)
 
 
 def test_nearest_by_features(flowers):

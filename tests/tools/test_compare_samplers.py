@@ -14,10 +14,12 @@ from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.device import machine_facts
 from utils.diffusion.samplers import SAMPLERS, Sampler
+from utils.diffusion.sampling import SIGMA_MIN
 from utils.evaluation import evaluate
 from VarAutoencoder import VarAutoencoder
 
 MAX_STEPS = 5  # steps of the tiny model's schedule
+LEVELS = 3  # of these, not below the default last noise level
 METADATA = {
     "settings": {"image_size": 8},
     "class_proportions": [0.5, 0.3, 0.2],
@@ -80,15 +82,20 @@ def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
     # The reference first, then two points per sampler.
     found, lines = run()
     points = by_sampler(found)
-    assert list(points)[0] == ("ddpm", MAX_STEPS)
+    assert list(points)[0] == ("ddpm", LEVELS)
+    assert list(points)[-1] == ("ddpm", MAX_STEPS)
     assert {name for name, _ in points} == set(SAMPLERS)
+    # Of the reference, 4 evaluations are the 3 of its levels; then the whole schedule.
     assert len(points) == 1 + 2 * len(SAMPLERS)
+    ends = [point["sigma_min"] for point in points.values()]
+    assert set(ends[:-1]) == {SIGMA_MIN} and ends[-1] == 0
     for (sampler, steps), point in points.items():
         assert point["nfe"] == (2 * steps - 1 if sampler == "heun" else steps)
         assert point["seconds_per_image"] > 0
         value, low, high = point["frechet"]
         assert low < value < high
         assert point["frechet_to_validation"] == "needs more than 12 images, got 6"
+        assert point["kernel_to_validation"] == "needs 10 images, got 6"
     for steps in (2, 4):
         ddim, euler, flow = (
             points[name, steps]["frechet"] for name in ("ddim", "euler", "flow")
@@ -97,7 +104,7 @@ def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
         assert ddim != pytest.approx(flow, rel=1e-3)
     # A line per point, and the figure.
     assert len(lines) == len(points)
-    assert lines[0].startswith(f"ddpm, {MAX_STEPS} steps, NFE {MAX_STEPS}: Frechet ")
+    assert lines[0].startswith(f"ddpm, {LEVELS} steps, NFE {LEVELS}: Frechet ")
     with Image.open(tmp_path / "vis" / "compare_samplers_tiny.png") as image:
         image.load()
         assert image.width > image.height > 300
@@ -125,7 +132,7 @@ def test_evaluations_are_counted_not_assumed(run, monkeypatch):
             x = sum(denoise(x, sigma) for _ in range(3)) / 3
             yield x
 
-    points = [("ddpm", MAX_STEPS), ("ddim", 2)]
+    points = [("ddpm", LEVELS), ("ddim", 2)]
     monkeypatch.setattr(compare_samplers, "points_requested", lambda *_: points)
     monkeypatch.setitem(SAMPLERS, "ddim", Sampler(three_evaluations))
     found, _ = run()

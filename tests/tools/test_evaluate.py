@@ -15,6 +15,7 @@ from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.config import METRICS
 from utils.evaluation import features
+from utils.evaluation.evaluate import ALTERATIONS
 from utils.evaluation.features import FlowerFeatures
 from utils.latents import Priors
 from VarAutoencoder import VarAutoencoder
@@ -32,11 +33,15 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
     found = measured(place, capsys, array)
     # The training photos.
     ours = found[array]
-    assert set(found) == {array, "validation photos", "our AE", "our VAE"}
+    altered = {f"training photos, {name}" for name in ALTERATIONS}
+    assert set(found) == {array, "validation photos", "our AE", "our VAE"} | altered
+    for name in altered:
+        assert set(found[name]) == {"images", "copies by pixels", "copies by features"}
+        assert found[name]["images"] == 30 and found[name]["copies by pixels"][0] > 0.9
     assert ours["images"] == 120 and set(ours) == {"images", *NAMES}
     far = found["our VAE"]["Frechet distance"][0]  # of all photos, 4 of 5 are these
     assert ours["Frechet distance"][0] < far / 10
-    for name in ("precision", "copies by pixels", "copies by features"):
+    for name in ("precision at equal number", "copies by pixels", "copies by features"):
         assert ours[name][0] == 1
     for name in ("nearest by pixels", "nearest by features"):
         assert ours[name][0] == pytest.approx(0, abs=1e-3)
@@ -60,8 +65,12 @@ def test_frechet_distances_alone(place, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
     array = str(place / "train.npy")
     alone = measured(place, capsys, array, "--frechet")
-    names = "Frechet distance", "- to validation photos"
-    assert list(alone) == [array] and set(alone[array]) == {"images", *names}
+    names = {name for name in METRICS if name[0] == "-" or "distance" in name}
+    assert (
+        len(names) == 5
+        and list(alone) == [array]
+        and set(alone[array]) == {"images"} | names
+    )
     whole = measured(place, capsys, array)[array]
     assert all(alone[array][name] == whole[name] for name in names)
 
@@ -73,8 +82,8 @@ def test_the_table_has_a_row_per_metric_and_a_column_per_set(place, capsys, capl
     head, _, *rows = [line.strip("| ").split(" | ") for line in lines]
     assert head[0] == "measure" and "train.npy (120)" in head[1]
     assert {row[0] for row in rows} == NAMES
-    assert {len(row) for row in rows} == {len(head)} == {5}
-    assert ["Frechet distance", "-", "-", "-", "-"] in rows
+    assert {len(row) for row in rows} == {len(head)} == {5 + len(ALTERATIONS)}
+    assert ["Frechet distance", *["-"] * (len(head) - 1)] in rows
     assert "needs more than 1728 images, got 120" in caplog.text
 
 

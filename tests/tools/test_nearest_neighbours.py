@@ -33,7 +33,7 @@ def test_copies_are_the_most_similar_samples():
     # The head of a column: distance, and ratio to the second distance.
     near = found["pixels"]
     first = nearest_neighbours.most_similar(found)[0]
-    distance = (samples[first] - photos[near.indices[first]]).norm()
+    distance = near.first[first]
     parts = nearest_neighbours.block([first], samples, photos, found)
     assert parts[1] == [f"{distance:.2f} ({distance / near.second[first]:.2f})"]
     assert near.copies()[copies].all()

@@ -42,7 +42,8 @@ def flow_sigmas(steps, sigma_max, sigma_min=None):
     """Return steps + 1 falling sigmas, from sigma_max to 0, as floats.
 
     Evenly spaced in t = sigma / (1 + sigma), the time of the straight line from image
-    to noise (Liu et al. 2022, arXiv:2209.03003); sigma_min is not used.
+    to noise (Liu et al. 2022, arXiv:2209.03003), so that the last step starts at t of
+    about 1 / steps; sigma_min is not used.
 
     Raises:
         ValueError: if there is no step, or sigma_max is not above 0.
@@ -122,7 +123,8 @@ ADAMS_BASHFORTH = (  # weights of the latest slopes, newest first
 def adams_bashforth(denoise, x, sigmas, order=4):
     """iPNDM (Zhang & Chen 2022, arXiv:2204.13902).
 
-    The weights are those of equal steps; the order rises from 1 with the known slopes.
+    The weights are those of equal steps, although the steps in sigma are not equal;
+    `lms` has those of the steps. The order rises from 1 with the known slopes.
     """
     slopes = []
     yield x
@@ -138,11 +140,38 @@ def adams_bashforth(denoise, x, sigmas, order=4):
 euler = partial(adams_bashforth, order=1)  # Euler's method
 
 
+def lms(denoise, x, sigmas, order=4):
+    """Linear multistep: the integral of the polynomial through the latest slopes.
+
+    Adams-Bashforth for steps of any size, as k-diffusion's LMS; the order rises from 1
+    with the known slopes.
+    """
+    slopes, known = [], []  # of the latest sigmas, newest first
+    yield x
+    for sigma, sigma_next in pairwise(sigmas):
+        known = [sigma, *known][:order]
+        slopes = [(x - denoise(x, sigma)) / sigma, *slopes][:order]
+        weights = integral_weights(known, sigma_next)
+        x = x + sum(w * s for w, s in zip(weights, slopes, strict=True))
+        yield x
+
+
+def integral_weights(points, end):
+    """Return weights of values at points, whose sum is the integral to `end`."""
+    # From points[0]; exact for polynomials of a degree below the number of points.
+    step, powers = end - points[0], torch.arange(len(points)).double()
+    points = torch.tensor(points, dtype=torch.float64) - points[0]
+    moments = step ** (powers + 1) / (powers + 1)
+    return torch.linalg.solve(points ** powers[:, None], moments).tolist()
+
+
 def dpm_solver(denoise, x, sigmas, order):
     """DPM-Solver++ multistep (Lu et al. 2022, arXiv:2211.01095, section 4).
 
-    Exact for an estimate that is a polynomial in -ln(sigma) through the latest ones.
-    The last step, to sigma 0, returns the estimate itself.
+    Exact for an estimate that is a polynomial in -ln(sigma) through the latest ones. So
+    order 2 is what diffusers calls solver type "heun", not "midpoint", and order 3
+    integrates the parabola exactly, where diffusers approximates its coefficients. The
+    last step, to sigma 0, returns the estimate itself.
     """
     history = []  # [(-ln sigma, denoised), ...], newest first
     yield x
@@ -212,4 +241,5 @@ SAMPLERS = {
     "dpm++2m": Sampler(dpm_solver_2m),
     "dpm++3m": Sampler(dpm_solver_3m),
     "ipndm": Sampler(adams_bashforth),
+    "lms": Sampler(lms),
 }

@@ -16,7 +16,7 @@ from utils.diffusion.samplers import SAMPLERS, schedule_sigmas
 
 BATCH_SIZE = 256  # images per call of the network
 SIGMA_MAX = SamplerConfig.sigma_max  # standard deviation, for images in [-1, 1]
-SIGMA_MIN = 0.07  # the last sigma before 0
+SIGMA_MIN = 0.07  # the last sigma before 0, of samplers without a schedule
 
 
 class CFGDenoiser:
@@ -59,8 +59,13 @@ def sigmas_for(model, config):
     # steps.
     sampler = SAMPLERS[config.sampler]
     if sampler.uses_schedule:
-        return schedule_sigmas(config.steps, model.sigmas)
-    return sampler.sigmas(config.steps, config.sigma_max, SIGMA_MIN)
+        return schedule_sigmas(config.steps, schedule_from(model, config.sigma_min))
+    return sampler.sigmas(config.steps, config.sigma_max, config.sigma_min or SIGMA_MIN)
+
+
+def schedule_from(model, sigma_min):
+    """Return the levels of a model's own schedule from sigma_min up: (T,)."""
+    return model.sigmas[model.sigmas >= sigma_min]
 
 
 def sample_states(model, noise, config, labels=None, denoiser=None):
@@ -111,9 +116,15 @@ def sample_batches(model, config, labels, count, size):
 
 
 def draw_labels(proportions, count):
-    """Draw `count` labels by the proportions of the classes -> (count,) int64."""
-    proportions = torch.as_tensor(proportions, dtype=torch.float32)
-    return torch.multinomial(proportions, count, replacement=True)
+    """Draw `count` labels by the proportions of the classes -> (count,) int64.
+
+    Stratified: each class has its share of the labels, up to one, in random order.
+    """
+    edges = torch.as_tensor(proportions, dtype=torch.float64).cumsum(dim=0)
+    # Evenly spaced positions from 0 to the sum, with one random offset.
+    positions = edges[-1] * (torch.arange(count) + torch.rand(1).double()) / count
+    labels = torch.searchsorted(edges, positions, right=True)
+    return labels.clamp(max=len(edges) - 1)[torch.randperm(count)]
 
 
 def labels_for(names, metadata, count):
@@ -161,7 +172,7 @@ def sampler_config(args, model, metadata):
     sampler = SAMPLERS[given.get("sampler", config.sampler)]
     if given.get("sampler", config.sampler) != config.sampler:
         default_steps = model.n_steps if sampler.uses_schedule else SamplerConfig.steps
-        given.setdefault("steps", default_steps)
+        given = {"steps": default_steps, "sigma_min": 0.0} | given
     config = replace(config, **given)
     # Refuse what does not fit together.
     low, high = config.guidance_interval
@@ -175,9 +186,16 @@ def sampler_config(args, model, metadata):
         raise UsageError(
             f"argument --eta: {config.sampler} has none; use --sampler {taking}"
         )
-    if sampler.uses_schedule and config.steps > model.n_steps:
+    if sampler.uses_schedule:
+        levels = len(schedule_from(model, config.sigma_min))
+        if config.steps > levels:
+            raise UsageError(
+                f"argument --steps: {config.sampler} takes 1 to {levels}, got "
+                f"{config.steps}"
+            )
+    elif (config.sigma_min or SIGMA_MIN) >= config.sigma_max:
         raise UsageError(
-            f"argument --steps: {config.sampler} takes 1 to {model.n_steps}, got "
-            f"{config.steps}"
+            f"argument --sigma-max: must be above the last noise level, "
+            f"{config.sigma_min or SIGMA_MIN:g}, got {config.sigma_max:g}"
         )
     return config

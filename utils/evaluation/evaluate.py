@@ -4,6 +4,7 @@ Also what comparisons of samplers and models share: the same noise for all, the 
 features, timed samples.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,15 +13,20 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from utils.cli import UsageError
 from utils.cli.progress import TimeEstimate, bar
+from utils.data.duplicates import near_duplicates
 from utils.device import fork_rng
 from utils.diffusion.sampling import BATCH_SIZE, draw_labels, sample
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import (
+    FEWEST_PER_DIM,
+    MIN_IMAGES,
     Estimate,
     extract,
+    extrapolated_frechet_distance,
     frechet_distance,
     in_manifold,
     kernel_distance,
@@ -50,6 +56,16 @@ class ReferencePhotos:
         """Features of their mirror images: (N, D)."""
         return extract(self.extractor, self.images.flip(3))
 
+    @cached_property
+    def unique(self):
+        """Return which photos copies are sought among: (N,) of bool."""
+        # One of each group of near-duplicates. A copy of one that is there twice would
+        # have a second nearest photo at the same distance.
+        chosen = torch.ones(len(self.images), dtype=torch.bool)
+        for group in near_duplicates((255 * self.images).round().byte()):
+            chosen[sorted(group)[1:]] = False
+        return chosen
+
 
 @dataclass
 class Comparison:
@@ -65,6 +81,12 @@ class Comparison:
         """Features of the images: (N, D)."""
         return extract(self.extractor, self.images)
 
+    @property
+    def held_out(self):
+        """Features of photos that the images should resemble: (M, D)."""
+        # The validation photos, or the training photos if the images are the former.
+        return (self.validation or self.training).features
+
     @cached_property
     def real(self):
         """Features of all photos that are given: (M, D)."""
@@ -72,55 +94,79 @@ class Comparison:
             return self.training.features
         return torch.cat([self.training.features, self.validation.features])
 
+    @property
+    def equal_count(self):
+        """The number of images at which precision and recall are compared."""
+        return len(self.generated if self.validation is None else self.held_out)
+
     @cached_property
     def nearest_by_pixels(self):
         """The Nearest training photos."""
-        return nearest_training_images(self.images, self.training.images)
+        photos = self.training.images[self.training.unique]
+        return nearest_training_images(self.images, photos)
 
     @cached_property
     def nearest_by_features(self):
         """The Nearest training photos."""
-        return nearest(self.generated, self.training.features, self.training.flipped)
+        sides = self.training.features, self.training.flipped
+        return nearest(self.generated, *(side[self.training.unique] for side in sides))
 
 
 # Metrics: functions of a Comparison -> Estimate, or the reason why there is none ------
 
 
-def frechet(x, y):
+def frechet(x, y, measure=frechet_distance, per_dim=1.0):
     """Return the Frechet distance of features (N, D) and (M, D) with its interval."""
-    dim, fewest = x.shape[1], min(len(x), len(y))
-    if fewest <= dim:  # the covariances would be singular
-        return f"needs more than {dim} images, got {fewest}"
-    return with_interval(lambda rows: frechet_distance(rows, y), x)
+    # Covariances of no more images than features are singular.
+    needed, fewest = math.ceil(per_dim * x.shape[1]), min(len(x), len(y))
+    if fewest <= needed:
+        return f"needs more than {needed} images, got {fewest}"
+    return with_interval(lambda rows: measure(rows, y), x)
 
 
-def frechet_to_validation(comparison):
-    """Return the Frechet distance to the validation photos."""
-    if comparison.validation is None:
-        return "the images are these photos"
-    return frechet(comparison.generated, comparison.validation.features)
+def kernel(x, y):
+    """Return the kernel distance of features (N, D) and (M, D)."""
+    fewest = min(len(x), len(y))
+    if fewest < MIN_IMAGES:
+        return f"needs {MIN_IMAGES} images, got {fewest}"
+    return kernel_distance(x, y)
+
+
+def extrapolated(x, y):
+    """Return the Frechet distance, extrapolated to infinitely many images."""
+    # A group of the jackknife's 20 is left out.
+    return frechet(x, y, extrapolated_frechet_distance, FEWEST_PER_DIM * 20 / 19)
+
+
+def at_equal_count(measure, x, y, count):
+    """Return measure(`count` images, photos), a mean over disjoint parts of (N, D)."""
+    # Recall falls with fewer images, so it is comparable at equal numbers only.
+    parts = len(x) // count
+    if not parts:
+        return f"needs {count} images, got {len(x)}"
+    estimates = [
+        with_interval(lambda rows: measure(rows, y), x[part::parts][:count])
+        for part in range(parts)
+    ]
+    # Of independent estimates the squared half widths add up.
+    value = sum(estimate.value for estimate in estimates) / parts
+    half = math.hypot(*(e.high - e.value for e in estimates)) / parts
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
 def precision(x, y):
-    """Return the proportion of (N, D) in the manifold of (M, D), the same for all N."""
-    return within_bounds(with_interval(mean, in_manifold(x, y)))
+    """Return the proportion of (N, D) in the manifold of (M, D)."""
+    return mean(in_manifold(x, y))
 
 
 def recall(x, y):
     """Return the proportion of (M, D) in the manifold of (N, D)."""
-    # Fewer N have larger balls, so each estimate of the jackknife has its own.
-    return within_bounds(with_interval(lambda rows: mean(in_manifold(y, rows)), x))
+    return mean(in_manifold(y, x))
 
 
 def mean(chosen):
     """Return the proportion of true values in (N,) as a float."""
     return chosen.double().mean().item()
-
-
-def within_bounds(estimate):
-    """Return the Estimate of a proportion, with its interval cut to [0, 1]."""
-    value, *ends = estimate
-    return Estimate(value, *(min(1.0, max(0.0, end)) for end in ends))
 
 
 def median_distance(found):
@@ -129,11 +175,17 @@ def median_distance(found):
 
 
 METRICS = {
+    "kernel distance to validation photos": lambda c: kernel(c.generated, c.held_out),
+    "- to validation photos": lambda c: frechet(c.generated, c.held_out),
+    "- extrapolated": lambda c: extrapolated(c.generated, c.held_out),
     "Frechet distance": lambda c: frechet(c.generated, c.real),
-    "- to validation photos": frechet_to_validation,
-    "kernel distance": lambda c: kernel_distance(c.generated, c.real),
-    "precision": lambda c: precision(c.generated, c.real),
-    "recall": lambda c: recall(c.generated, c.real),
+    "kernel distance": lambda c: kernel(c.generated, c.real),
+    "recall at equal number": lambda c: at_equal_count(
+        recall, c.generated, c.training.features, c.equal_count
+    ),
+    "precision at equal number": lambda c: at_equal_count(
+        precision, c.generated, c.training.features, c.equal_count
+    ),
     "copies by pixels": lambda c: proportion(c.nearest_by_pixels.copies()),
     "nearest by pixels": lambda c: median_distance(c.nearest_by_pixels),
     "copies by features": lambda c: proportion(c.nearest_by_features.copies()),
@@ -144,6 +196,28 @@ METRICS = {
 def evaluate(comparison, names=tuple(METRICS)):
     """Return {name: Estimate, or the reason why there is none} of the named METRICS."""
     return {name: METRICS[name](comparison) for name in names}
+
+
+# The power of the search for copies ---------------------------------------------------
+
+ALTERATIONS = {  # name -> function of photos (N, 3, H, W) in [0, 1], of the same shape
+    "moved by a pixel": lambda x: F.pad(x, (1, 0, 1, 0), "replicate")[..., :-1, :-1],
+    "mirrored": lambda x: x.flip(3),
+    "brightened": lambda x: (1.25 * x).clamp(0, 1),
+    "darkened": lambda x: 0.6 * x,
+    "noisy": lambda x: x + 0.02 * torch.randn_like(x),
+}
+
+
+def copies_found(name, count, training, extractor):
+    """Return the metrics of copies of `count` altered training photos.
+
+    name: of one of ALTERATIONS; training: ReferencePhotos. The proportion of copies is
+    the power of the search: of copies that are altered in this way, how many it finds.
+    """
+    photos = training.images[training.unique][:count]
+    altered = Comparison(ALTERATIONS[name](photos), extractor, training)
+    return evaluate(altered, [metric for metric in METRICS if "copies" in metric])
 
 
 # Samplers and models, compared on the same noise -------------------------------------
@@ -181,11 +255,12 @@ class ReferenceStats(NamedTuple):
     data: dict  # metadata of the photos
 
     def distances(self, images):
-        """Return Frechet distances of images (N, 3, S, S): name -> Estimate."""
+        """Return distances of images (N, 3, S, S): name -> Estimate."""
         features = extract(self.extractor, images)
         return {
-            "frechet": frechet(features, self.photos),
+            "kernel_to_validation": kernel(features, self.validation),
             "frechet_to_validation": frechet(features, self.validation),
+            "frechet": frechet(features, self.photos),
         }
 
 

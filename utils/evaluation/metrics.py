@@ -3,13 +3,19 @@
 Distances compare features (N, D) of two sets, of any extractor: pixels or a network's.
 """
 
+import itertools
 import math
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 import torch
 
+SHIFT = 1  # pixels by which a copy may be moved
 COPY_RATIO = 1 / 3  # of the distances to the nearest and the second nearest photo
 MIN_IMAGES = 10  # of which a resample is meaningful
+FEWEST_PER_DIM = 1.2  # images per feature, for an extrapolation
+SUBSETS, REPEATS = 5, 2  # numbers of images between which it is made, draws of each
 Z = 1.96  # standard deviations of a 95 % interval
 
 
@@ -38,17 +44,70 @@ def frechet_distance(x, y):
     """Return the squared Frechet distance of Gaussians fitted to (N, D) and (M, D).
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982; of features of a
-    network the FID of Heusel et al. 2017, arXiv:1706.08500). Biased upwards where N is
-    not large against D.
+    network the FID of Heusel et al. 2017, arXiv:1706.08500). Biased upwards where N and
+    M are not large against D.
     """
-    require_images(2, x, y)
-    x, y = x.double(), y.double()
-    # Distance of the means, and of the covariances.
-    means = (x.mean(dim=0) - y.mean(dim=0)).square().sum()
-    root, other = matrix_sqrt(covariance(x)), covariance(y)  # each (D, D)
+    return gaussian_distance(fit_gaussian(x), fit_gaussian(y))
+
+
+def extrapolated_frechet_distance(x, y, seed=0):
+    """Return an estimate of `frechet_distance` for infinitely many images.
+
+    The distance of random subsets of (N, D) and (M, D) is nearly linear in 1 / N and in
+    1 / M (Chong & Forsyth 2020, arXiv:1911.07023, for one of both); the fitted plane is
+    read at 0. About 0 for draws from one distribution, and then often below.
+
+    Raises:
+        ValueError: if there are fewer than FEWEST_PER_DIM * D images on a side.
+    """
+    fewest = math.ceil(FEWEST_PER_DIM * x.shape[1])
+    require_images(fewest, x, y)
+    generator = torch.Generator().manual_seed(seed)
+
+    def subsets(features):
+        """Return [(number of images, their Gaussian)] of random subsets."""
+        counts = torch.linspace(fewest / FEWEST_PER_DIM * 1.1, len(features), SUBSETS)
+        chosen = [
+            torch.randperm(len(features), generator=generator)[: int(count)]
+            for count in counts.tolist() * REPEATS
+        ]
+        return [(len(rows), fit_gaussian(features[rows])) for rows in chosen]
+
+    # The plane a + b / N + c / M through the distances of all pairs of subsets.
+    pairs = list(itertools.product(subsets(x), subsets(y)))
+    points = torch.tensor([[1, 1 / n, 1 / m] for (n, _), (m, _) in pairs])
+    values = torch.tensor([gaussian_distance(p, q) for (_, p), (_, q) in pairs])
+    plane = torch.linalg.lstsq(points.double(), values.double()[:, None]).solution
+    return plane[0].item()
+
+
+@dataclass
+class Gaussian:
+    """A normal distribution that was fitted to features."""
+
+    mean: torch.Tensor  # (D,)
+    covariance: torch.Tensor  # (D, D)
+
+    @cached_property
+    def root(self):
+        """The symmetric root of the covariance: (D, D)."""
+        return matrix_sqrt(self.covariance)
+
+
+def fit_gaussian(features):
+    """Return the Gaussian of features (N, D)."""
+    require_images(2, features)
+    features = features.double()
+    return Gaussian(features.mean(dim=0), covariance(features))
+
+
+def gaussian_distance(p, q):
+    """Return the squared Frechet distance of two Gaussians."""
+    means = (p.mean - q.mean).square().sum()
     # C1 C2 has the eigenvalues of the symmetric R C2 R, where R R = C1.
-    cross = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
-    return (means + root.square().sum() + other.trace() - 2 * cross).item()
+    product = p.root @ q.covariance @ p.root
+    cross = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum()
+    return (means + p.root.square().sum() + q.covariance.trace() - 2 * cross).item()
 
 
 def covariance(features):
@@ -187,11 +246,42 @@ def nearest_training_images(images, training, extractor=None):
     """Return the Nearest training photos of images, flipped photos included.
 
     images: (N, 3, H, W), training: (M, 3, H, W), in [0, 1]; by the Euclidean distance
-    of features, or of pixels without an extractor.
+    of features, or without an extractor by `nearest_aligned`.
     """
-    extractor = torch.nn.Flatten() if extractor is None else extractor
+    if extractor is None:
+        return nearest_aligned(images, training)
     parts = images, training, training.flip(3)
     return nearest(*(extract(extractor, part) for part in parts))
+
+
+def nearest_aligned(images, photos):
+    """Return the Nearest photos by pixels, whatever their brightness and contrast.
+
+    Windows of an image and a photo are normalized to mean 0 and length 1, so that their
+    distance is between 0 and 2. The distance is the smallest between the centre of the
+    image and the windows of the photo that are up to SHIFT pixels from its centre, of
+    its mirror image also. images: (N, 3, H, W), photos: (M, 3, H, W).
+    """
+    require_images(2, photos)
+    middle = normalized_window(images, 0, 0)
+    shifts = list(itertools.product(range(-SHIFT, SHIFT + 1), repeat=2))
+    # The largest correlation over the shifts, of the photo and of its mirror image.
+    distances = []
+    for side in (photos, photos.flip(3)):
+        correlations = (middle @ normalized_window(side, *s).T for s in shifts)
+        largest = reduce(torch.maximum, correlations)  # (N, M)
+        distances.append((2 - 2 * largest).clamp(min=0).sqrt())
+    return closest(*distances)
+
+
+def normalized_window(images, down, right):
+    """Return the window (N, D) of images (N, 3, H, W), of mean 0 and length 1."""
+    height, width = (size - 2 * SHIFT for size in images.shape[2:])
+    rows = slice(SHIFT + down, SHIFT + down + height)
+    columns = slice(SHIFT + right, SHIFT + right + width)
+    flat = images[..., rows, columns].flatten(1)
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    return flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-6)
 
 
 def nearest(features, photos, flipped):
@@ -200,7 +290,11 @@ def nearest(features, photos, flipped):
     photos, flipped: features (M, D) of each photo, and of its mirror image.
     """
     require_images(2, photos)
-    plain, mirrored = (torch.cdist(features, side) for side in (photos, flipped))
+    return closest(*(torch.cdist(features, side) for side in (photos, flipped)))
+
+
+def closest(plain, mirrored):
+    """Return the Nearest, from distances (N, M) to photos and their mirror images."""
     found = torch.minimum(plain, mirrored).topk(2, largest=False)  # of (N, M)
     indices = found.indices[:, :1]  # (N, 1)
     is_flipped = mirrored.gather(1, indices) < plain.gather(1, indices)
