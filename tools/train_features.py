@@ -1,17 +1,19 @@
-"""Train the classifier whose features measure distances between sets of flowers.
+"""Train the classifiers whose features measure distances between sets of flowers.
 
 python -m tools.get_flowers --from ARCHIVE --species all --to flowers_16
 python -m tools.train_features --data flowers_16 > log/train_features.out
+python -m tools.train_features --model features_b --seed 1 > log/train_features_b.out
 
 By default 18 epochs with batches of 128 on ./flowers_16; the weights of the last epoch
-are saved to models/features.pt.
+are saved to models/features.pt. The second classifier has another architecture, seed
+and augmentation; it only measures, and no setting is chosen by it.
 """
 
 from utils.cli import PROJECT, UserError, guard, memory_for, run
 from utils.cli.arguments import command_line
-from utils.config import Settings, fields_named
+from utils.config import EXTRACTORS, Settings, fields_named
 
-FLAGS = "--seed --data --strict-data --device --out"
+FLAGS = "--model --seed --data --strict-data --device --out"
 DEFAULTS = {
     "epochs": 18,
     "batch_size": 128,
@@ -19,14 +21,22 @@ DEFAULTS = {
     "data": PROJECT / "flowers_16",
 }
 IMAGE_SIZE = 24  # pixels per side
-TRANSLATE = 2  # pixels, maximum shift of training photos
+TRANSLATE = {"features": 2, "features_b": 1}  # pixels, maximum shift of photos
+JITTER = {"brightness": 0.25, "contrast": 0.25, "saturation": 0.25}  # of features_b
 LABEL_SMOOTHING = 0.1  # proportion of a target that all classes share
 
 
 def parse(argv=None):
     """Return the checked command line."""
     settings = fields_named(Settings, "epochs", "batch_size", "lr")
-    line = command_line(__doc__, *FLAGS.split(), settings=settings, **DEFAULTS)
+    line = command_line(
+        __doc__,
+        *FLAGS.split(),
+        settings=settings,
+        choices={"--model": EXTRACTORS},
+        model=EXTRACTORS[0],
+        **DEFAULTS,
+    )
     return line.parse_args(argv)
 
 
@@ -36,6 +46,7 @@ if __name__ == "__main__":
 import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import OneCycleLR
+from torchvision.transforms.v2 import ColorJitter, Compose, Identity, RandomErasing
 
 from utils.checkpoint import save_checkpoint, weights_name
 from utils.checkpoint.resume import locked
@@ -46,6 +57,11 @@ from utils.evaluation.features import FlowerFeatures
 from utils.optim.muon import Muon
 from utils.train import finite
 
+AUGMENTATIONS = {  # name -> function of images (B, 3, H, W) in [0, 1]
+    "features": Identity(),
+    "features_b": Compose([ColorJitter(**JITTER), RandomErasing(p=0.5)]),
+}
+
 
 def train_epoch(model, loader, optimizer, scheduler, device, name, estimate):
     """Train on every batch once -> mean loss per photo."""
@@ -55,7 +71,7 @@ def train_epoch(model, loader, optimizer, scheduler, device, name, estimate):
         # Forward, in bfloat16 where the processor has units for it.
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            logits = model.classify(images.to(device))
+            logits = model.classify(AUGMENTATIONS[model.name](images.to(device)))
             loss = F.cross_entropy(
                 logits, labels.to(device), label_smoothing=LABEL_SMOOTHING
             )
@@ -92,12 +108,12 @@ def main(argv=None):
         seed=args.seed,
         strict=args.strict_data,
         hflip=True,
-        translate=TRANSLATE,
+        translate=TRANSLATE[args.model],
     )
     data = loaders[0].dataset.metadata
     if len(data["classes"]) < 2:
         raise UserError(f"{args.data} holds one species; at least two are classified")
-    model = FlowerFeatures(data["classes"])
+    model = FlowerFeatures(data["classes"], args.model)
     path = args.out / "models" / weights_name(model.name)
     with locked(path), memory_for(f"--batch-size {args.batch_size}"):
         train(args, model.to(device, memory_format=torch.channels_last), loaders, path)

@@ -49,6 +49,7 @@ METRICS = (  # utils.evaluation.evaluate
     "copies by features",
     "nearest by features",
 )
+EXTRACTORS = ("features", "features_b")  # utils.evaluation.features
 PRIORS = ("normal", "gaussian", "gmm")  # utils.latents
 PRECISIONS = ("auto", "fp32", "bf16")
 SPECIES = ("astilbe", "bellflower", "calendula")  # the assignment's three

@@ -18,7 +18,7 @@ from utils.cli import UsageError, arguments
 from utils.cli.arguments import duration, flag_of
 from utils.config import PRESETS
 from utils.diffusion import denoiser, samplers
-from utils.evaluation import evaluate
+from utils.evaluation import evaluate, features
 from utils.optim import factory
 
 ROWS = [(name, row) for name, rows in PRESETS.items() for row in rows]
@@ -105,6 +105,7 @@ def test_any_command_line_is_parsed_or_refused(command, words):
         (config.OPTIMIZERS, factory.OPTIMIZERS),
         (config.SCHEDULERS, factory.SCHEDULERS),
         (config.METRICS, evaluate.METRICS),
+        (config.EXTRACTORS, features.TRUNKS),
     ],
 )
 def test_vocabularies_name_the_rows_of_their_tables(vocabulary, table):

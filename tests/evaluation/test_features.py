@@ -3,11 +3,12 @@
 import contextlib
 import io
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.helpers.project import write_photos
+from tests.helpers.project import PROJECT, write_photos
 from tools import train_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.cli import UserError
@@ -82,9 +83,30 @@ def test_a_missing_file_and_what_does_not_fit_are_refused(tmp_path):
             load_features(tmp_path / "features.pt")
 
 
+@pytest.mark.parametrize("name, count", [("features", 256), ("features_b", 192)])
 @pytest.mark.parametrize("size", [(33, 33), (9, 26), (24, 24)])
-def test_any_size_has_features(size):
-    assert FlowerFeatures("ab").eval()(torch.rand(2, 3, *size)).shape == (2, 256)
+def test_any_size_has_features(size, name, count):
+    model = FlowerFeatures("ab", name).eval()
+    assert model(torch.rand(2, 3, *size)).shape == (2, count)
+
+
+def test_the_second_extractor_has_a_file_of_its_own(tmp_path):
+    """It is trained, saved and loaded as the first one."""
+    write_photos(tmp_path / "photos", 10)
+    line = f"--data {tmp_path}/photos --out {tmp_path} --epochs 1 --model features_b"
+    train_features.main(line.split())
+    model = find_extractor(tmp_path / "models" / "features_b.pt")
+    assert model.name == "features_b" and not (tmp_path / "models/features.pt").exists()
+    assert model(torch.rand(3, 3, 24, 24)).shape == (3, 192)
+
+
+def test_no_setting_is_chosen_by_the_second_extractor():
+    """It is named where it is made and reported, and in no search."""
+    searches = ["tools/ablations.py", "tools/compare_samplers.py", "tools/reflow.py"]
+    searches += sorted(PROJECT.glob("docs/*.toml"))
+    assert len(searches) > 4
+    for path in searches:
+        assert "features_b" not in Path(PROJECT, path).read_text("utf-8"), path
 
 
 def test_one_species_is_refused(tmp_path):

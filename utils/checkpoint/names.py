@@ -10,6 +10,7 @@ NAMES = {
     "MLPAE": "Best_MLPAE.pkl",
     "diffusion": "Best_diffusion.pkl",
     "features": "features.pt",
+    "features_b": "features_b.pt",
 }
 KIT_NAMES = {"diffusion": "Bestmodel_diffusion.pkl"}
 

@@ -1,4 +1,8 @@
-"""A small residual classifier of flowers, whose features are used for distances."""
+"""Two small classifiers of flowers, whose features are used for distances.
+
+"features" chooses settings and measures; "features_b" only measures what was chosen
+without it, so that its distances are those of a judge that nothing was tuned to.
+"""
 
 from pathlib import Path
 
@@ -9,6 +13,7 @@ from utils.checkpoint import load_checkpoint, restore
 from utils.cli import UserError
 
 CHANNELS = 64, 128, 256  # at 24 x 24, 12 x 12 and 6 x 6
+PLAIN_CHANNELS = 48, 96, 192
 
 
 class Residual(nn.Module):
@@ -43,38 +48,63 @@ class Residual(nn.Module):
         return torch.relu(self.branch(x) + self.shortcut(x))
 
 
-class FlowerFeatures(nn.Module):
-    """A small residual classifier of species (He et al. 2016, arXiv:1512.03385).
+def residual_trunk():
+    """Return the layers of a small ResNet (He et al. 2016, arXiv:1512.03385)."""
+    # Three resolutions, each entered by one residual block.
+    channels_in, strides = (CHANNELS[0], *CHANNELS[:-1]), (1, 2, 2)
+    sizes = zip(channels_in, CHANNELS, strides, strict=True)
+    return [
+        nn.Conv2d(3, CHANNELS[0], 3, padding=1, bias=False),
+        nn.BatchNorm2d(CHANNELS[0]),
+        nn.ReLU(),
+        *(Residual(*size) for size in sizes),
+    ]
 
-    Calling it returns the features before the last layer, a mean over positions;
-    `classify` returns logits.
+
+def plain_trunk():
+    """Return the layers of a small VGG (Simonyan & Zisserman 2015, arXiv:1409.1556)."""
+    # No shortcuts; GELU, group norms and maximum pooling instead of ReLU, batch norms
+    # and strides.
+    layers, before = [], 3
+    for channels in PLAIN_CHANNELS:
+        for _ in range(2):
+            layers += [
+                nn.Conv2d(before, channels, 3, padding=1),
+                nn.GroupNorm(channels // 16, channels),
+                nn.GELU(),
+            ]
+            before = channels
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))
+    return layers[:-1]  # the last features are averaged
+
+
+TRUNKS = {  # name -> (function that returns the layers, number of features)
+    "features": (residual_trunk, CHANNELS[-1]),
+    "features_b": (plain_trunk, PLAIN_CHANNELS[-1]),
+}
+
+
+class FlowerFeatures(nn.Module):
+    """A small classifier of species.
+
+    Calling it returns the D features before the last layer, a mean over positions;
+    `classify` returns logits. name: one of TRUNKS.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes, name="features"):
         super().__init__()
-        self.classes = list(classes)
-        self.args = {"classes": self.classes}  # kept in the file's metadata
-        # Three resolutions, each entered by one residual block.
-        channels_in, strides = (CHANNELS[0], *CHANNELS[:-1]), (1, 2, 2)
+        self.name, self.classes = name, list(classes)
+        self.args = {"classes": self.classes, "name": name}  # in the file's metadata
+        layers, features = TRUNKS[name]
         self.trunk = nn.Sequential(
-            nn.Conv2d(3, CHANNELS[0], 3, padding=1, bias=False),
-            nn.BatchNorm2d(CHANNELS[0]),
-            nn.ReLU(),
-            *(
-                Residual(*sizes)
-                for sizes in zip(channels_in, CHANNELS, strides, strict=True)
-            ),
-            nn.AdaptiveAvgPool2d(1),  # (B, 256, 1, 1)
-            nn.Flatten(),  # (B, 256)
+            *layers(),
+            nn.AdaptiveAvgPool2d(1),  # (B, D, 1, 1)
+            nn.Flatten(),  # (B, D)
         )
-        self.head = nn.Linear(CHANNELS[-1], len(self.classes))
-
-    @property
-    def name(self):
-        return "features"
+        self.head = nn.Linear(features, len(self.classes))
 
     def forward(self, images):
-        """Return the features (B, 256) of images (B, 3, H, W) in [0, 1]."""
+        """Return the features (B, D) of images (B, 3, H, W) in [0, 1]."""
         return self.trunk(2 * images - 1)
 
     def classify(self, images):
@@ -92,7 +122,7 @@ def load_features(path):
     if not Path(path).is_file():
         raise UserError(f"{path} is missing; make it: python -m tools.train_features")
     weights, metadata = load_checkpoint(path)
-    if metadata.get("model") != "features":
+    if metadata.get("model") not in TRUNKS:
         raise UserError(
             f"{path} holds no feature extractor; make one: "
             "python -m tools.train_features"
