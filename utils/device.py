@@ -1,17 +1,23 @@
 """Devices, random seeds, matrix precision, and facts about the processor."""
 
 import ctypes
+import logging
 import os
 import platform
 import re
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from utils.cli import UserError
 
+log = logging.getLogger(__name__)
+
+MAX_BFLOAT16_ERROR = 0.03  # relative, of a product; rounding gives less than 0.01
 # Parameters of glibc's mallopt(3).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -96,6 +102,37 @@ def has_bfloat16_units(device):
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     return torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+@cache
+@torch.inference_mode(False)
+@torch.enable_grad()
+def bfloat16_products_are_right():
+    """Return whether a convolution in bfloat16 agrees with one in float32 on the CPU.
+
+    Both directions are compared once in a process; there are processors on which
+    libraries computed wrong products. Logs a warning if they differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (
+        torch.randn(shape, generator=generator).requires_grad_()
+        for shape in ((8, 32, 12, 12), (64, 32, 3, 3))
+    )
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = F.conv2d(x.to(memory_format=torch.channels_last), weight)
+        gradients = torch.autograd.grad(output.float().square().sum(), (x, weight))
+        results.append([output.float(), *gradients])
+    errors = [(a - b).norm() / a.norm() for a, b in zip(*results, strict=True)]
+    if max(errors) < MAX_BFLOAT16_ERROR:
+        return True
+    log.warning(
+        "convolutions in bfloat16 are wrong on this processor (relative error %.2g); "
+        "float32 is used",
+        max(errors),
+    )
+    return False
 
 
 def keep_freed_memory():

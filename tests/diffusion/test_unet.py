@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.diffusion import randomize_zeros
+from utils import device
 from utils.diffusion.unet import ResidualBlock, SelfAttention, UNet, sigma_embedding
 
 MOST_MFLOP = 1000  # of one 24 x 24 image forward (R5: 4,019 was seen elsewhere)
@@ -126,6 +127,27 @@ def test_the_processor_decides_where_nothing_is_said(monkeypatch, units):
     assert torch.equal(net(*ask), free)
     net.bfloat16 = not units
     assert not torch.equal(net(*ask), free)
+
+
+def test_bfloat16_that_computes_wrong_products_is_not_used(monkeypatch, caplog):
+    """With a convolution that is a tenth off in bfloat16; asked without gradients."""
+    assert device.bfloat16_products_are_right() and not caplog.records
+    device.bfloat16_products_are_right.cache_clear()
+    conv2d = torch.nn.functional.conv2d
+
+    def wrong(*args):
+        return conv2d(*args) * (1.1 if torch.is_autocast_enabled("cpu") else 1)
+
+    monkeypatch.setattr(device.F, "conv2d", wrong)
+    monkeypatch.setattr("utils.diffusion.unet.has_bfloat16_units", lambda device: True)
+    net, ask = network(), question()
+    with torch.inference_mode():
+        found = net(*ask)
+    monkeypatch.undo()
+    device.bfloat16_products_are_right.cache_clear()
+    assert "float32 is used" in caplog.text
+    net.bfloat16 = False
+    assert torch.equal(net(*ask), found)
 
 
 @pytest.mark.parametrize("channels, size", [((32, 64), 16), ((24, 40), None)])

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils.device import has_bfloat16_units
+from utils.device import bfloat16_products_are_right, has_bfloat16_units
 
 GROUP = 16  # channels per group, a whole number of vector registers
 FREQUENCIES = 32  # of the noise level's embedding
@@ -164,7 +164,7 @@ class UNet(nn.Module):
         """Images (B, C, H, W), sigma (B,) and labels (B,) -> (B, C, H, W)."""
         bfloat16 = self.bfloat16
         if bfloat16 is None:
-            bfloat16 = has_bfloat16_units(x.device)
+            bfloat16 = has_bfloat16_units(x.device) and bfloat16_products_are_right()
         # Pad so that every resolution is a whole number of pixels.
         height, width = x.shape[-2:]
         padding = (0, -width % self.coarsest, 0, -height % self.coarsest)

@@ -113,11 +113,13 @@ def orthogonalize(matrix, dtype=torch.float64, steps=5):
     dtype = torch.float32 if matrix.device.type == "mps" else dtype
     x = (wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     with highest_precision():
-        gram = x @ x.mT  # (..., rows, rows), the smaller side
-        eye = factor = torch.eye(gram.shape[-1], dtype=dtype, device=gram.device)
-        for _ in range(steps):
-            step = a * eye + b * gram + c * gram @ gram
-            gram, factor = step @ gram @ step, step @ factor
+        gram, factor = x @ x.mT, None  # (..., rows, rows), the smaller side
+        eye = torch.eye(gram.shape[-1], dtype=dtype, device=gram.device)
+        for step in range(1, steps + 1):
+            polynomial = a * eye + b * gram + c * gram @ gram
+            factor = polynomial if factor is None else polynomial @ factor
+            if step < steps:  # the last iterate's is not needed
+                gram = polynomial @ gram @ polynomial
     x = factor.to(matrix.dtype) @ x.to(matrix.dtype)
     return x if wide is matrix else x.mT
 
