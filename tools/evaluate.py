@@ -8,7 +8,9 @@ files of uint8 (N, H, W, 3). They are compared to the validation photos first, t
 all photos; copies are sought among the training photos. For comparison also: an
 autoencoder's own reconstructions of the training photos, the validation photos against
 the training photos, samples of the AE and the VAE in models/, and copies of altered
-training photos. --frechet leaves out these and all metrics but distances.
+training photos. --frechet leaves out these and all metrics but distances. The same
+photos from files of other sizes are not the same images: compare what was trained and
+measured on one source.
 
 The Frechet distance of few images is biased upwards; the extrapolated one is an
 estimate for infinitely many images on both sides. Precision and recall, against the
@@ -92,7 +94,7 @@ from utils.evaluation.evaluate import (
 )
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import proportion
-from utils.experiment import generate, image_size
+from utils.experiment import generate, image_size, warn_of_other_data
 from utils.files import open_regular
 from utils.latents import encode
 from utils.registry import load_model
@@ -204,6 +206,8 @@ def open_photos(args, metadata):
     # Photos of that size, split as for the weights.
     options = {"split_seed": split_seed, "strict": args.strict_data}
     loaders = open_flowers(args.data, 1, (width, height), **options)
+    for path in metadata:
+        warn_of_other_data(metadata[path], loaders[0].dataset.metadata)
     return [loader.dataset for loader in loaders]
 
 
@@ -225,7 +229,10 @@ def sets_to_compare(args, metadata, training, validation):
         sets["validation photos"] = ImageSet(validation.all_images(), names)
         for name in ("AE", "VAE"):
             path, count = find_weights(name, PROJECT), len(requested.images)
-            sets[f"our {name}"] = sample_weights(name, path, args, count)
+            trained_on = load_checkpoint(path)[1].get("data", training.metadata)
+            same = trained_on["split"] == training.metadata["split"]
+            title = f"our {name}" if same else f"our {name}, of other photos"
+            sets[title] = sample_weights(name, path, args, count)
     # Images of another size have other features.
     for name, found in list(sets.items()):
         if found.images.shape[2:] != photos.shape[2:]:
