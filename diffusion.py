@@ -43,12 +43,13 @@ import torch
 import torch.nn.functional as F
 
 from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
+from utils.checkpoint.guide import load_guide, save_guide
 from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
 from utils.diffusion.denoiser import Denoiser, draw_sigma, training_target
 from utils.diffusion.sampling import default_sampler_config, draw_labels, sample_states
 from utils.experiment import start_training, with_budget
-from utils.figures import caption, save_curves, save_strip
+from utils.figures import caption, save_curves, save_strip, strip_frames
 from utils.files import prepare_target
 from utils.optim.factory import prepare_training
 from utils.train import Trainer
@@ -57,7 +58,6 @@ num_steps = 300
 beta_min, beta_max = 1e-4, 5e-2  # variance of the noise that a step adds
 PICTURE_EVERY = 10  # epochs
 PICTURE_IMAGES = 20  # samples on a picture
-STRIP_FRAMES = 10  # of the denoising strip, noise and finished image included
 
 # The noise schedule ------------------------------------------------------------------
 
@@ -71,11 +71,11 @@ def noise_tables(n_steps):
     """
     u = torch.linspace(-6, 6, n_steps, dtype=torch.float64)
     betas = beta_min + (beta_max - beta_min) * torch.sigmoid(u)
-    alphas_bar = torch.cumprod(1 - betas, dim=0)
+    alphas, alphas_bar = 1 - betas, torch.cumprod(1 - betas, dim=0)
     tables = {
         "betas": betas,
-        "alphas": 1 - betas,
-        "alphas_sqrt": (1 - betas).sqrt(),
+        "alphas": alphas,
+        "alphas_sqrt": alphas.sqrt(),
         "alphas_bar": alphas_bar,
         "alphas_bar_sqrt": alphas_bar.sqrt(),
         "one_minus_alphas_bar_sqrt": (1 - alphas_bar).sqrt(),
@@ -226,16 +226,13 @@ def training_loss(settings):
 
     def loss(model, images, labels):
         x_0, labels = 2 * images - 1, labels.to(images.device)
-        sigma = draw_sigma(
-            settings.density, len(x_0), model.sigmas, settings.p_mean, settings.p_std
-        )
+        sigma = draw_sigma(settings, len(x_0), model.sigmas)
         # Without labels at times, for guidance (Ho & Salimans 2022, arXiv:2207.12598).
         if model.training:
             dropped = torch.rand(len(x_0), device=x_0.device) < settings.label_dropout
             labels = labels.masked_fill(dropped, model.network.null_label)
-        return diffusion_loss_fn(
-            model, x_0, labels, sigma=sigma, weight=settings.objective
-        )
+        options = {"sigma": sigma, "weight": settings.objective}
+        return diffusion_loss_fn(model, x_0, labels, **options)
 
     return loss
 
@@ -256,11 +253,7 @@ def visualize_sampling(
         states = model.states(x, n_steps)
     else:
         states = sample_states(model, x, replace(config, steps=n_steps), labels)
-    # Evenly spaced states, the first and the last included.
-    shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
-    frames = {i: state for i, state in enumerate(states) if i in shown}
-    images = [(frames[step] + 1) / 2 for step in shown]  # [-1, 1] -> [0, 1]
-    save_strip(images, shown, save_path, title)
+    save_strip(*strip_frames(states, n_steps), save_path, title)
 
 
 def save_samples(model, metadata, seed, path, title):
@@ -308,18 +301,25 @@ def run_training(args, settings, state, started):
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
     trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
+    guide_after = round(settings.guide_at * total)  # epochs
     for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):
         done = epoch.number + 1
         print(f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}", flush=True)
-        if done % PICTURE_EVERY == 0 and not epoch.restored:
+        if epoch.restored:
+            continue
+        if done == guide_after:
+            save_guide(folder, trainer.eval_model, metadata)
+        if done % PICTURE_EVERY == 0:
             path = vis / f"random_images_{name}_epoch_{done}"
             title = f"{name}: epoch {done}/{total}"
             save_samples(trainer.eval_model, metadata, args.seed, path, title)
 
-    # Pictures of the best weights and of the losses.
-    best = trainer.eval_model
-    weights, metadata = load_checkpoint(folder / weights_name(name))
+    # Pictures of the best weights, with their guide, and of the losses.
+    best, path = trainer.eval_model, folder / weights_name(name)
+    weights, metadata = load_checkpoint(path)
     best.load_state_dict(weights, strict=True)
+    arguments = settings, len(data.classes), name
+    best.set_guide(load_guide(lambda: build(*arguments), path, metadata))
     title = caption(name, "samples", metadata)
     save_samples(best, metadata, args.seed, vis / f"random_images_{name}", title)
     title = caption(name, model.objective, metadata)

@@ -36,6 +36,7 @@ SAMPLERS = (
     "ddim",
     "ddpm",
 )
+GUIDES = ("unconditional", "early")  # utils.diffusion.sampling
 METRICS = (  # utils.evaluation.evaluate
     "kernel distance to validation photos",
     "- to validation photos",
@@ -155,6 +156,10 @@ class SamplerConfig:
         "last noise level, at which the image is estimated; 0: the sampler's own",
         type=number_from_zero(1e6),
     )
+    # early: of weights from early in the training, if these have them beside them.
+    guide: str = setting(
+        "unconditional", "estimates that guidance moves away from", choices=GUIDES
+    )
 
 
 SAMPLER_FLAGS = tuple(flag_of(f.name) for f in fields(SamplerConfig))
@@ -185,6 +190,11 @@ class DiffusionSettings(SamplerConfig, Settings):
     dropout: float = setting(0.0, "dropout probability of features", type=fraction)
     label_dropout: float = setting(
         0.1, "probability that a species is replaced by the null label", type=fraction
+    )
+    guide_at: float = setting(
+        0.0,
+        "proportion of the training after which the guide is saved; 0 for none",
+        type=fraction,
     )
     # auto: bf16 on a processor with units for it, else fp32
     precision: str = setting(
@@ -304,6 +314,7 @@ def checked(settings, given):
         "warm_up": ("scheduler", "onecycle"),
         "p_mean": ("density", "lognormal"),
         "p_std": ("density", "lognormal"),
+        "guide_at": ("guide", "early"),
     }
     for name, (other, needed) in effects.items():
         if name in given and getattr(settings, other) != needed:

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 from utils.files import read_csv, write_file
 
 DPI = 100
+STRIP_FRAMES = 10  # of a denoising strip, noise and finished image included
 GAP = 1  # pixels between images, before enlargement
 TITLE = 30  # pixels of height for a line of text
 MARGIN = 12  # pixels around everything
@@ -112,6 +113,17 @@ def save_grid(images, path, columns, title=""):
     """Save all images (B, 3, H, W) in [0, 1], `columns` a row."""
     picture = grid(images, columns, scale_for(images))
     save_stack([title, picture] if title else [picture], path)
+
+
+def strip_frames(states, n_steps):
+    """Return (frames in [0, 1], their numbers): STRIP_FRAMES of n_steps + 1 states.
+
+    states: (B, 3, H, W) in [-1, 1], one at a time; evenly spaced ones are kept, the
+    first and the last included.
+    """
+    shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
+    frames = {i: (x + 1) / 2 for i, x in enumerate(states) if i in shown}
+    return [frames[step] for step in shown], shown
 
 
 def save_strip(frames, steps, path, title, rows=4):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch.nn.functional as F
 
-from utils.checkpoint import find_weights, load_checkpoint, restore
+from utils.checkpoint import find_weights, load_checkpoint, load_guide, restore
 from utils.cli import PROJECT, UsageError, UserError
 from utils.config import DIFFUSION_MODELS, PRESETS, invalid_settings
 
@@ -108,10 +108,14 @@ def load_model(name, path=None):
     wrong += invalid_settings(type(preset), metadata.get("settings", {}))
     if wrong:
         raise UserError(f"{path} is damaged: its {wrong[0]} is out of bounds")
+    if "settings" in metadata:
+        metadata["settings"] = asdict(preset) | metadata["settings"]
     try:
-        if "settings" in metadata:
-            metadata["settings"] = asdict(preset) | metadata["settings"]
-        return restore(partial(build_model, name, **args), weights, path), metadata
+        build = partial(build_model, name, **args)
+        model = restore(build, weights, path)
+        if diffusion:
+            model.set_guide(load_guide(build, path, metadata))
+        return model, metadata
     except (TypeError, RuntimeError, UsageError) as error:
         raise UserError(f"{path} does not fit {name}: {error}; train again") from None
 

@@ -27,6 +27,9 @@ ASKED = {
     "batch_size": 16,
     "ema": 0.5,
     "epochs": 12,
+    "guide": "early",
+    "guide_at": 0.2,
+    "guidance": 1.5,
 }
 FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in ASKED.items()]
 BEST = "models/Best_diffusion.pkl"
@@ -58,6 +61,7 @@ def test_it_writes_weights_a_log_and_pictures(place):
     assert files_below(place / "out") == [
         "log/diffusion.csv",
         BEST,
+        "models/Guide_diffusion.pkl",
         "models/Last_diffusion.pth",
         "vis/loss_diffusion.png",
         "vis/random_images_diffusion.png",
@@ -68,6 +72,19 @@ def test_it_writes_weights_a_log_and_pictures(place):
         for which in ("", "_epoch_10")
     )
     assert end.shape == tenth.shape and (end != tenth).any()
+
+
+def test_the_guide_is_the_average_of_early_weights(place):
+    """After two of twelve epochs; generation takes it from beside the weights."""
+    model, metadata = load_model("diffusion", place / "out" / BEST)
+    weights, found = load_checkpoint(place / "out" / "models" / "Guide_diffusion.pkl")
+    assert found["seed"] == 0 and found["settings"] == metadata["settings"]
+    assert model.guide.state_dict().keys() == model.state_dict().keys()
+    short, _ = load_model("diffusion", place / "short" / BEST)  # without a guide
+    assert short.guide is None
+    end = model.network.conv_out[2].weight
+    early = model.guide.network.conv_out[2].weight
+    assert 0 < early.abs().mean() < end.abs().mean()
 
 
 def test_the_log_tells_errors_by_level_where_it_checks(place):

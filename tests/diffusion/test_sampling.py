@@ -41,7 +41,9 @@ def by_species(x, sigma, labels):
 
 def stand_in(n_steps=300):
     sigmas = torch.logspace(-2, 1.7, n_steps)
-    return SimpleNamespace(denoise=by_species, n_steps=n_steps, sigmas=sigmas)
+    return SimpleNamespace(
+        denoise=by_species, n_steps=n_steps, sigmas=sigmas, guide=None
+    )
 
 
 def told(**flags):
@@ -95,6 +97,23 @@ def test_guidance_acts_within_its_interval(sigma, inside):
     plain = by_species(x, torch.tensor([float(sigma)]), labels)
     assert torch.equal(guided(x, sigma), plain) != inside
     assert guided.nfe == 1 + inside
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([2])])
+def test_autoguidance_moves_away_from_the_guide(labels):
+    """Karras et al. 2024: u is the guide's estimate, with the same labels or none."""
+    model, x = stand_in(), torch.ones(1, 1, 1, 1)
+    model.guide = SimpleNamespace(denoise=lambda *args: 0.5 * by_species(*args))
+    config = SamplerConfig(guidance=1.5, guide="early", guidance_interval=(0.0, inf))
+    guided = CFGDenoiser(model, config, labels)
+    c = by_species(x, torch.ones(1), labels)
+    torch.testing.assert_close(guided(x, 1.0), 0.5 * c + 1.5 * (c - 0.5 * c))
+    assert guided.nfe == 2
+    # Without the guide's weights there is no guidance.
+    model.guide = None
+    plain = CFGDenoiser(model, config, labels)
+    torch.testing.assert_close(plain(x, 1.0), c)
+    assert plain.nfe == 1
 
 
 def test_without_species_there_is_no_guidance():

@@ -1,5 +1,6 @@
 """Checkpoints: file names, atomic saving, and loading that never runs code."""
 
+from utils.checkpoint.guide import load_guide, save_guide
 from utils.checkpoint.loading import load_checkpoint, read, restore
 from utils.checkpoint.names import find_weights, last_name, weights_name
 from utils.checkpoint.saving import save_checkpoint, when, write
@@ -8,9 +9,11 @@ __all__ = [
     "find_weights",
     "last_name",
     "load_checkpoint",
+    "load_guide",
     "read",
     "restore",
     "save_checkpoint",
+    "save_guide",
     "weights_name",
     "when",
     "write",

@@ -19,6 +19,8 @@ def weights_name(name):
     """Return the file name of a model's best weights."""
     if name.startswith("prior_"):
         return f"Prior_{name.removeprefix('prior_')}.pth"
+    if name.startswith("guide_"):
+        return f"Guide_{name.removeprefix('guide_')}.pkl"
     if name.startswith("diffusion_"):
         return f"Best_{name}.pkl"
     return NAMES.get(name, f"Best_{name}.pth")

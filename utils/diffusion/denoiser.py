@@ -127,11 +127,12 @@ def stratified_uniform(count, device=None):
     return strata / count
 
 
-def draw_sigma(density, count, schedule, p_mean, p_std):
-    """Draw stratified noise levels (count,) from a density."""
+def draw_sigma(settings, count, schedule):
+    """Draw stratified noise levels (count,) from the density of DiffusionSettings."""
     # schedule: (T,), the model's own noise levels.
     u = stratified_uniform(count, schedule.device)
-    return SIGMA_DATA * sigma_quantile(density, u, schedule / SIGMA_DATA, p_mean, p_std)
+    density = settings.density, u, schedule / SIGMA_DATA
+    return SIGMA_DATA * sigma_quantile(*density, settings.p_mean, settings.p_std)
 
 
 # The model ---------------------------------------------------------------------
@@ -153,6 +154,12 @@ class Denoiser(nn.Module):
         objective_named(objective)
         self.objective = objective
         self.network = UNet(img_channels, bfloat16=bfloat16, **network)
+        self.set_guide(None)
+
+    def set_guide(self, guide):
+        """Set the denoiser that guidance "early" moves away from, or None."""
+        # Not a module of this one: its weights are saved in a file of their own.
+        self.__dict__["guide"] = guide
 
     def inner_weights(self):
         """Yield the weights between features, which Muon orthogonalizes."""

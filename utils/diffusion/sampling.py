@@ -20,34 +20,40 @@ SIGMA_MIN = 0.07  # the last sigma before 0, of samplers without a schedule
 
 
 class CFGDenoiser:
-    """Classifier-free guidance; what a sampler calls: denoise(x, sigma) -> denoised.
+    """Guidance; what a sampler calls: denoise(x, sigma) -> denoised.
 
-    The estimate is u + guidance * (c - u), c with the labels and u with the null label
-    (Ho & Salimans 2022, arXiv:2207.12598), where sigma lies in the guidance interval
-    (Kynkaanniemi et al. 2024, arXiv:2404.07724), and c elsewhere. `nfe` counts the
-    evaluations of the network per image.
+    The estimate is u + guidance * (c - u), where sigma lies in the guidance interval
+    (Kynkaanniemi et al. 2024, arXiv:2404.07724), and c elsewhere. c is the model's
+    estimate with the labels. u is its estimate with the null label (classifier-free
+    guidance; Ho & Salimans 2022, arXiv:2207.12598), or that of the model's guide, which
+    is the same network earlier in its training (autoguidance; Karras et al. 2024,
+    arXiv:2406.02507). Without labels, or without such a guide, there is no guidance.
+    `nfe` counts the evaluations of networks per image.
     """
 
     def __init__(self, model, config, labels=None):
         self.model, self.config, self.labels = model, config, labels
+        early = config.guide == "early"
+        self.guide = model.guide if early else model if labels is not None else None
+        self.guide_labels = labels if early else None
         self.clip_denoised = SAMPLERS[config.sampler].clip_denoised
         self.nfe = 0
 
     @torch.no_grad()
     def __call__(self, x, sigma):
         """x (B, C, H, W), sigma: a float -> (B, C, H, W)."""
-        denoised = self.evaluate(x, sigma, self.labels)
+        denoised = self.evaluate(self.model, x, sigma, self.labels)
         guidance, (low, high) = self.config.guidance, self.config.guidance_interval
-        if self.labels is not None and guidance != 1 and low <= sigma <= high:
-            uncond = self.evaluate(x, sigma, None)
-            denoised = uncond + guidance * (denoised - uncond)
+        if self.guide and guidance != 1 and low <= sigma <= high:
+            worse = self.evaluate(self.guide, x, sigma, self.guide_labels)
+            denoised = worse + guidance * (denoised - worse)
         return denoised.clamp(-1, 1) if self.clip_denoised else denoised
 
-    def evaluate(self, x, sigma, labels):
-        """Evaluate the network once."""
+    def evaluate(self, model, x, sigma, labels):
+        """Evaluate a network once."""
         self.nfe += 1
         sigmas = torch.full((len(x),), sigma, device=x.device)
-        return self.model.denoise(x, sigmas, labels)
+        return model.denoise(x, sigmas, labels)
 
 
 # States --------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""The guide of a diffusion model: an early copy of it, in a file beside its weights."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from tests.helpers.diffusion import randomize_zeros, small
+from tests.helpers.training import DATA
+from utils.checkpoint import load_checkpoint, load_guide, save_guide
+from utils.cli import UserError
+
+METADATA = {"seed": 0, "settings": {"guide": "early"}, "data": DATA}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return randomize_zeros(small())
+
+
+def test_a_guide_is_the_model_in_half_precision(model, tmp_path):
+    """Its weights are half as large; the model itself stays as it is."""
+    save_guide(tmp_path, model, METADATA, epoch=3)
+    path = tmp_path / "Guide_diffusion.pkl"
+    weights, metadata = load_checkpoint(path)
+    assert metadata["epoch"] == 3 and model.network.conv_in.weight.dtype == torch.float
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    guide = load_guide(small, tmp_path / "Best_diffusion.pkl", metadata)
+    for name, value in model.state_dict().items():
+        found = guide.state_dict()[name]
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-4)
+    assert not guide.training
+
+
+def test_a_guide_is_no_part_of_the_model(model):
+    """Neither of its weights nor of its parameters; it can be removed."""
+    names = list(model.state_dict())
+    model.set_guide(small())
+    assert list(model.state_dict()) == names == list(dict(model.named_parameters()))
+    model.set_guide(None)
+    assert model.guide is None
+
+
+@pytest.mark.parametrize("key", ["seed", "settings", "data"])
+def test_the_guide_of_another_training_is_not_used(model, tmp_path, caplog, key):
+    """A warning names the file; so it does if there is none."""
+    load = partial(load_guide, small, tmp_path / "Best_diffusion.pkl")
+    metadata = METADATA | {"model": "diffusion"}
+    assert load(metadata) is None
+    assert "Guide_diffusion.pkl is missing: samples are not guided" in caplog.text
+    save_guide(tmp_path, model, METADATA)
+    other = metadata | {key: 7 if key == "seed" else metadata[key] | {"count": 1}}
+    assert load(other) is None and "is of another training" in caplog.text
+    caplog.clear()
+    assert load(metadata) is not None and not caplog.records
+
+
+def test_weights_without_autoguidance_need_no_guide(tmp_path, caplog):
+    metadata = {"settings": {"guide": "unconditional"}, "model": "diffusion"}
+    assert load_guide(small, tmp_path / "Best_diffusion.pkl", metadata) is None
+    assert not caplog.records
+
+
+def test_a_guide_that_does_not_fit_is_refused(model, tmp_path):
+    """P9: with the name of its file."""
+    save_guide(tmp_path, model, METADATA)
+    wider = partial(small, channels=(32, 64))
+    with pytest.raises(UserError, match="Guide_diffusion.pkl"):
+        load_guide(wider, tmp_path / "x", METADATA | {"model": "diffusion"})

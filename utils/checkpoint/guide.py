@@ -1,0 +1,38 @@
+"""The guide of a diffusion model: its own weights from early in the training."""
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+
+from utils.checkpoint.loading import load_checkpoint, restore
+from utils.checkpoint.names import weights_name
+from utils.checkpoint.saving import save_checkpoint
+
+SAME = ("seed", "settings", "data")  # metadata that a training has in common
+
+log = logging.getLogger(__name__)
+
+
+def save_guide(folder, model, metadata, **more):
+    """Save the weights of a model as its guide's, in half precision."""
+    path = Path(folder, weights_name(f"guide_{model.name}"))
+    save_checkpoint(path, deepcopy(model).half(), metadata, **more)
+
+
+def load_guide(build, path, metadata):
+    """Return the guide beside a model's weights, or None.
+
+    build: function that returns an untrained model of that kind; path: of the model's
+    weights; metadata: theirs. Warns if guidance needs a guide, and there is none of the
+    same training.
+    """
+    if metadata.get("settings", {}).get("guide") != "early":
+        return None
+    path = Path(path).with_name(weights_name(f"guide_{metadata['model']}"))
+    weights, found = load_checkpoint(path) if path.exists() else ({}, {})
+    if found and all(found.get(key) == metadata.get(key) for key in SAME):
+        weights = {name: value.float() for name, value in weights.items()}
+        return restore(build, weights, path)
+    what = "is of another training" if found else "is missing"
+    log.warning("%s %s: samples are not guided", path, what)
+    return None
