@@ -68,14 +68,17 @@ def metrics(found, columns):
 
 
 def distances(found):
-    """Return the table of Frechet and kernel distances."""
-    # Distances are to all photos where not to validation photos.
+    """Return the table of distances, those to the validation photos first."""
+    # The others are to all photos.
     own = next(iter(found.values()))["Frechet distance"][0]
+    kernel = "kernel distance to validation photos"
     columns = {
         "number": ("images", rounded),
+        kernel: (kernel, estimate),
+        "to validation photos": ("- to validation photos", estimate),
+        "extrapolated": ("- extrapolated", estimate),
         "Frechet distance": ("Frechet distance", estimate),
         "relative to this model": ("Frechet distance", lambda f: rounded(f[0] / own)),
-        "to validation photos": ("- to validation photos", estimate),
         "kernel distance": ("kernel distance", estimate),
     }
     return metrics(found, columns)
@@ -83,7 +86,8 @@ def distances(found):
 
 def species(found):
     """Return the table of classified species, precision and recall."""
-    names = ("classified as requested", "precision", "recall")
+    names = "recall at equal number", "precision at equal number"
+    names += "recall", "precision", "classified as requested"
     return metrics(found, {name: (name, percent_estimate) for name in names})
 
 

@@ -38,9 +38,11 @@ def measured(frechet, images=2000, **more):
         "images": images,
         "Frechet distance": [frechet, frechet - 0.25, frechet + 0.25],
         "- to validation photos": [frechet + 1.0, frechet, frechet + 2.0],
+        "- extrapolated": [frechet - 1.5, frechet - 2.0, frechet - 1.0],
+        "kernel distance to validation photos": [0.0045678, 0.004, 0.005],
         "kernel distance": [0.0123456, 0.01, 0.02],
-        "precision": [0.75, 0.7, 0.8],
-        "recall": [0.5, 0.4, 0.6],
+        "precision at equal number": [0.75, 0.7, 0.8],
+        "recall at equal number": [0.5, 0.4, 0.6],
         "copies by pixels": [0.0005, 0.0, 0.001],
         "copies by features": [0.0, 0.0, 0.002],
         "nearest by pixels": [6.5, 6.4, 6.6],
@@ -178,18 +180,22 @@ def test_tables_contain_the_values_of_the_files(finished):
     distances = text.split("## Distance of")[1].split("## Samplers")[0]
     assert cells(distances, "VAE of part 3") == [
         "2,000",
+        "0.00457 [0.00400, 0.00500]",
+        "34.0 [33.0, 35.0]",
+        "31.5 [31.0, 32.0]",
         "33.0 [32.8, 33.2]",
         "16.5",
-        "34.0 [33.0, 35.0]",
         "0.0123 [0.0100, 0.0200]",
     ]
     assert "is 16.5 times that of this model" in text
-    assert cells(text, "default model")[:3] == ["2,000", "2.00 [1.75, 2.25]", "0.250"]
+    default = cells(text, "default model")
+    assert default[4:6] == ["2.00 [1.75, 2.25]", "0.250"]
     copies = text.split("## Memorization")[1]
     assert cells(copies, "this model")[0] == "0.05 % [0.00, 0.10]"
     species = text.split("## Samples by species")[1].split("## Rectified")[0]
-    assert cells(species, "this model")[0] == "90.0 % [85.0, 95.0]"
-    assert cells(species, "VAE of part 3")[0] == "-"
+    own = ["50.0 % [40.0, 60.0]", "75.0 % [70.0, 80.0]", "90.0 % [85.0, 95.0]"]
+    assert cells(species, "this model") == own
+    assert cells(species, "VAE of part 3") == [*own[:2], "-"]
     assert cells(text, "channels") == ["16", "16"] and cells(text, "ema")[0] == "0.998"
     assert "| patience |" not in text  # a setting of other models
     assert cells(text, "rest") == ["75.0 %"] and "Abacus; cores: 2; threads: 2" in text
