@@ -61,6 +61,17 @@ def test_samples_have_the_mixtures_moments():
     torch.testing.assert_close(codes.var(0), theirs.variance, atol=0.1, rtol=0)
 
 
+def test_samples_of_a_component_have_its_covariance():
+    """L L^T, which differs from L^T L as soon as L is not diagonal."""
+    torch.manual_seed(0)
+    ours, _ = example()
+    ours.weights.copy_(torch.tensor([1.0, 0.0]))
+    root = ours.cholesky[0]
+    found, expected = ours.sample(100_000).T.cov(), root @ root.T
+    torch.testing.assert_close(found, expected, atol=0.06, rtol=0)
+    assert (root.T @ root - expected).abs().max() > 0.2
+
+
 def test_one_gaussian_is_fitted_in_closed_form():
     """Mean and covariance of the codes, the latter drawn to a ball by SHRINKAGE."""
     torch.manual_seed(1)
