@@ -140,7 +140,7 @@ def extrapolated(x, y):
 
 def at_equal_count(measure, x, y, count):
     """Return measure(`count` images, photos), a mean over disjoint parts of (N, D)."""
-    # Recall falls with fewer images, so it is comparable at equal numbers only.
+    # Precision and recall depend on the number of images.
     parts = len(x) // count
     if not parts:
         return f"needs {count} images, got {len(x)}"
