@@ -46,7 +46,7 @@ from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
 from utils.checkpoint.guide import load_guide, save_guide
 from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
-from utils.diffusion.denoiser import Denoiser, training_inputs, training_target
+from utils.diffusion.denoiser import Denoiser, draw_sigma, training_target
 from utils.diffusion.sampling import default_sampler_config, draw_labels, sample_states
 from utils.experiment import start_training, with_budget
 from utils.figures import caption, save_curves, save_strip, strip_frames
@@ -221,16 +221,18 @@ def diffusion_loss_fn(model, x_0, labels=None, *, sigma=None, weight="eps"):
     return F.mse_loss(prediction, training_target(weight, x_0, noise, sigma))
 
 
-def training_loss(settings, epoch=None):
-    """Return loss(model, images (B, C, H, W) in [0, 1], labels (B,)) -> scalar.
-
-    epoch: function that returns its number; the first may be at half the resolution.
-    """
+def training_loss(settings):
+    """Return loss(model, images (B, C, H, W) in [0, 1], labels (B,)) -> scalar."""
 
     def loss(model, images, labels):
-        low_res = epoch and model.training and epoch() < settings.low_res_epochs
-        inputs = training_inputs(model, images, labels, settings, low_res)
-        return diffusion_loss_fn(model, **inputs, weight=settings.objective)
+        x_0, labels = 2 * images - 1, labels.to(images.device)
+        sigma = draw_sigma(settings, len(x_0), model.sigmas)
+        # Without labels at times, for guidance (Ho & Salimans 2022, arXiv:2207.12598).
+        if model.training:
+            dropped = torch.rand(len(x_0), device=x_0.device) < settings.label_dropout
+            labels = labels.masked_fill(dropped, model.network.null_label)
+        options = {"sigma": sigma, "weight": settings.objective}
+        return diffusion_loss_fn(model, x_0, labels, **options)
 
     return loss
 
@@ -260,7 +262,8 @@ def save_samples(model, metadata, seed, path, title):
     config, size = default_sampler_config(metadata), metadata["settings"]["image_size"]
     with fork_rng(seed):
         labels = draw_labels(metadata["class_proportions"], PICTURE_IMAGES)
-        labels, shape = labels.to(model.betas.device), (len(labels), 3, size, size)
+        labels = labels.to(model.betas.device)
+        shape = (PICTURE_IMAGES, 3, size, size)
         visualize_sampling(model, shape, config.steps, path, title, config, labels)
 
 
@@ -283,13 +286,12 @@ def run_training(args, settings, state, started):
     set_seeds(args.seed)
     device, loaders, metadata = start_training(args, settings, state)
     print(f"using device {device}", flush=True)
-    data = loaders[0].dataset
+    data, batch_loss = loaders[0].dataset, training_loss(settings)
     model = build(settings, len(data.classes), name)
     model.to(device, memory_format=torch.channels_last)
     if args.budget and not state:  # its number of epochs was determined before
         left = args.budget - (time.monotonic() - started)
-        probe = model, loaders[0], training_loss(settings)
-        settings = with_budget(settings, left, *probe)
+        settings = with_budget(settings, left, model, loaders[0], batch_loss)
     metadata["settings"] = asdict(settings)
     metadata["class_proportions"] = data.class_proportions()
 
@@ -297,9 +299,7 @@ def run_training(args, settings, state, started):
     total, folder = settings.epochs, args.out / "models"
     steps = total * len(loaders[0])
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
-    batch_loss = training_loss(settings, lambda: trainer.number)
-    parts = optimizer, scheduler, model, loaders, batch_loss, device
-    trainer = Trainer(*parts, ema=ema, cost=settings.epoch_cost)
+    trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
     guide_after = round(settings.guide_at * total)  # epochs
     for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):

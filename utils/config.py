@@ -191,12 +191,6 @@ class DiffusionSettings(SamplerConfig, Settings):
     label_dropout: float = setting(
         0.1, "probability that a species is replaced by the null label", type=fraction
     )
-    # An epoch at half the resolution takes a quarter of the time of another.
-    low_res: float = setting(
-        0.0,
-        "proportion of the epochs, the first, at half the resolution",
-        type=fraction,
-    )
     guide_at: float = setting(
         0.0,
         "proportion of the training after which the guide is saved; 0 for none",
@@ -207,14 +201,32 @@ class DiffusionSettings(SamplerConfig, Settings):
         "auto", "precision of the network's products", choices=PRECISIONS
     )
 
-    @property
-    def low_res_epochs(self):
-        """The number of epochs at half the resolution."""
-        return round(self.low_res * self.epochs)
 
-    def epoch_cost(self, number):
-        """Return the work of an epoch, relative to one at full resolution."""
-        return 0.25 if number < self.low_res_epochs else 1.0
+def invalid_settings(cls, values):
+    """Return the names of values, from a file, that no flag could have given."""
+    return [
+        f.name for f in fields(cls) if f.name in values and not valid(f, values[f.name])
+    ]
+
+
+def valid(setting_field, value):
+    """Return whether a value has the type and the bounds of a field's flag."""
+    options = setting_field.metadata
+    if "choices" in options:
+        return value in options["choices"]
+    if "type" not in options:
+        return isinstance(value, bool)
+    # A list of numbers, the text of one, or one value. An interval may have no end.
+    try:
+        if options.get("nargs"):
+            texts = [str(v) for v in value if v != inf]
+        elif isinstance(value, list | tuple):
+            texts = [",".join(map(str, value))]
+        else:
+            texts = [str(value)]
+        return all(options["type"](text) is not None for text in texts)
+    except (argparse.ArgumentTypeError, TypeError, ValueError):
+        return False
 
 
 # Presets -----------------------------------------------------------------------

@@ -241,8 +241,4 @@ def with_budget(settings, seconds, model, loader, batch_loss):
     copy = deepcopy(model).train()
     optimizer, *_ = prepare_training(settings, copy, len(loader))
     per_step = seconds_per_step(copy, optimizer, batch_loss, *batch)
-    # The mean work of an epoch hardly depends on their number.
-    many = replace(settings, epochs=1000)
-    cost = sum(map(many.epoch_cost, range(1000))) / 1000
-    epochs = epochs_within(seconds, len(loader) * per_step * cost)
-    return replace(settings, epochs=epochs)
+    return replace(settings, epochs=epochs_within(seconds, len(loader) * per_step))

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from utils.checkpoint import find_weights, load_checkpoint, load_guide, restore
 from utils.cli import PROJECT, UsageError, UserError
-from utils.cli.arguments import invalid_settings
-from utils.config import DIFFUSION_MODELS, PRESETS
+from utils.config import DIFFUSION_MODELS, PRESETS, invalid_settings
 
 # The largest sizes of constructor arguments in a file; 10,000 of others.
 MAX_SIZES = {"encoding_dim": 65_536, "img_width": 1024, "img_height": 1024}

@@ -139,7 +139,7 @@ class Trainer:
     loaders: (training, validation), of (images, labels); batch_loss(model, images,
     labels) -> scalar, a mean or a sum over the batch as `reduction` says; ema: an
     AveragedModel; report_metrics: log what the model reports beside its loss, see
-    `validation_metrics`; cost(number) -> the work of an epoch, for estimates of time.
+    `validation_metrics`.
     """
 
     def __init__(
@@ -154,13 +154,12 @@ class Trainer:
         reduction="mean",
         ema=None,
         report_metrics=True,
-        cost=lambda number: 1,
     ):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.model, self.loaders = model.to(device), loaders
         self.batch_loss, self.device, self.reduction = batch_loss, device, reduction
         self.eval_model = ema.module if ema else model
-        self.report_metrics, self.ema, self.cost = report_metrics, ema, cost
+        self.report_metrics, self.ema = report_metrics, ema
         if ema:
             optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
 
@@ -198,7 +197,7 @@ class Trainer:
             yield Epoch(*facts, "valid_per_photo" in row, False, restored=True)
 
         # The others, of which an estimate counts the batches.
-        left = sum(map(self.cost, range(state.number, num_epochs)))
+        left = (num_epochs - state.number) * len(self.loaders[0])
         self.estimate, saved = TimeEstimate("training", left), time.monotonic()
         if not resumed:  # before its first weights replace those of another run
             write_state(last, self, asdict(state), rows, metadata, False)
@@ -238,7 +237,7 @@ class Trainer:
                 self.scheduler.step()
             self.train_results.append((value, len(images)))
             batches.set_postfix_str(f"loss {value:.4g}", refresh=False)
-            self.estimate.add(self.cost(number) / len(self.loaders[0]))
+            self.estimate.add()
         return per_batch(self.train_results)
 
     def check(self):
@@ -272,8 +271,9 @@ class Trainer:
 @torch.no_grad()
 def validate(model, loader, batch_loss, device, where="", seed=0):
     """Evaluate every batch -> [(loss, number of photos), ...]."""
-    # Random numbers come from `seed` at every call; those of training are unchanged.
-    # where: part of the message about a loss that is not finite.
+    # Random numbers come from `seed`, the same at every call, and those of training
+    # continue as if this had not been called. `where` is part of the message about a
+    # loss that is not finite.
     model.eval()
     results = []
     with fork_rng(seed):

@@ -7,7 +7,6 @@
 import argparse
 import math
 import re
-from dataclasses import fields
 from pathlib import Path
 
 from utils.cli.process import PROJECT, UsageError, one_line, program
@@ -203,33 +202,3 @@ def refuse_given(args, flags, reason):
     for flag in flags:
         if getattr(args, flag.strip("-").replace("-", "_")) is not None:
             raise UsageError(f"argument {flag}: {reason}; omit it")
-
-
-# Values from files ---------------------------------------------------------------
-
-
-def invalid_settings(cls, values):
-    """Return the names of values, from a file, that no flag could have given."""
-    return [
-        f.name for f in fields(cls) if f.name in values and not valid(f, values[f.name])
-    ]
-
-
-def valid(setting_field, value):
-    """Return whether a value has the type and the bounds of a field's flag."""
-    options = setting_field.metadata
-    if "choices" in options:
-        return value in options["choices"]
-    if "type" not in options:
-        return isinstance(value, bool)
-    # A list of numbers, the text of one, or one value. An interval may have no end.
-    try:
-        if options.get("nargs"):
-            texts = [str(v) for v in value if v != math.inf]
-        elif isinstance(value, list | tuple):
-            texts = [",".join(map(str, value))]
-        else:
-            texts = [str(value)]
-        return all(options["type"](text) is not None for text in texts)
-    except (argparse.ArgumentTypeError, TypeError, ValueError):
-        return False

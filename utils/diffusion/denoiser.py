@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from utils.diffusion.unet import UNet
@@ -134,24 +133,6 @@ def draw_sigma(settings, count, schedule):
     u = stratified_uniform(count, schedule.device)
     density = settings.density, u, schedule / SIGMA_DATA
     return SIGMA_DATA * sigma_quantile(*density, settings.p_mean, settings.p_std)
-
-
-def training_inputs(model, images, labels, settings, low_res=False):
-    """Return x_0 in [-1, 1], labels (B,) and sigma (B,) of a training step, by name.
-
-    images: (B, C, H, W) in [0, 1]; labels: (B,). A model in training gets the null
-    label at times, for guidance (Ho & Salimans 2022, arXiv:2207.12598). low_res: at
-    half the resolution, where white noise, which is averaged as the images, has half
-    its level.
-    """
-    x_0, labels = 2 * images - 1, labels.to(images.device)
-    sigma = draw_sigma(settings, len(x_0), model.sigmas)
-    if low_res:
-        x_0, sigma = F.avg_pool2d(x_0, 2), sigma / 2
-    if model.training:
-        dropped = torch.rand(len(x_0), device=x_0.device) < settings.label_dropout
-        labels = labels.masked_fill(dropped, model.network.null_label)
-    return {"x_0": x_0, "labels": labels, "sigma": sigma}
 
 
 # The model ---------------------------------------------------------------------
