@@ -36,7 +36,7 @@ SAMPLERS = (
     "ddim",
     "ddpm",
 )
-GUIDES = ("unconditional", "early")  # utils.diffusion.sampling
+GUIDES = ("unconditional", "early")  # without the label, or Guide_NAME.pkl
 METRICS = (  # utils.evaluation.evaluate
     "kernel distance to validation photos",
     "- to validation photos",
@@ -156,7 +156,7 @@ class SamplerConfig:
         "last noise level, at which the image is estimated; 0: the sampler's own",
         type=number_from_zero(1e6),
     )
-    # early: of weights from early in the training, if these have them beside them.
+    # early: by Guide_NAME.pkl, the weights of the same training at `guide_at`.
     guide: str = setting(
         "unconditional", "estimates that guidance moves away from", choices=GUIDES
     )

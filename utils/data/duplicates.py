@@ -1,4 +1,4 @@
-"""Near-duplicates among images: the same picture, or one of the same moment."""
+"""Near-duplicates among images: one photo twice, or two taken moments apart."""
 
 import torch
 import torch.nn.functional as F

@@ -213,7 +213,7 @@ def copies_found(name, count, training, extractor):
     """Return the metrics of copies of `count` altered training photos.
 
     name: of one of ALTERATIONS; training: ReferencePhotos. The proportion of copies is
-    the power of the search: of copies that are altered in this way, how many it finds.
+    the power of the search: how many of the altered photos it finds.
     """
     photos = training.images[training.unique][:count]
     altered = Comparison(ALTERATIONS[name](photos), extractor, training)
