@@ -243,12 +243,16 @@ def diffusion(epochs, **options):
     """Return settings of a diffusion model trained by Muon on flipped photos."""
     defaults = {"epochs": epochs, "batch_size": 64, "lr": 3e-3, "optimizer": "muon"}
     defaults |= {"weight_decay": 0.1, "scheduler": "onecycle", "warm_up": 0.05}
-    defaults |= {"hflip": True, "ema": 0.998, "guidance": 1.2}
+    defaults |= {"hflip": True, "ema": 0.998, "density": "cosine"}
+    # Guided at all noise levels by the weights of a quarter of the training.
+    defaults |= {"guide": "early", "guide_at": 0.25, "guidance": 1.7}
+    defaults |= {"guidance_interval": (0.0, inf), "sigma_min": 0.08}
     defaults["patience"] = epochs  # no early stop: the last weights are the best
     return DiffusionSettings(**defaults | options)
 
 
-ANCESTRAL_SAMPLING = {"sampler": "ddpm", "steps": 300, "guidance": 1.0}
+ANCESTRAL_SAMPLING = {"sampler": "ddpm", "steps": 300, "sigma_min": 0.0}
+NO_GUIDANCE = {"guidance": 1.0, "guide": "unconditional", "guide_at": 0.0}
 
 # One row per model and optimizer that was measured; a model's first row is its default.
 PRESETS = {
@@ -271,9 +275,11 @@ PRESETS = {
     # The assignment's DDPM: its schedule at uniform steps, noise prediction, and
     # ancestral sampling through all of its steps.
     "diffusion_ddpm": (
-        diffusion(95, objective="eps", density="kit", **ANCESTRAL_SAMPLING),
+        diffusion(
+            95, objective="eps", density="kit", **ANCESTRAL_SAMPLING, **NO_GUIDANCE
+        ),
     ),
-    "diffusion_16": (diffusion(epochs=40, guidance=1.9),),
+    "diffusion_16": (diffusion(epochs=40),),
     "diffusion_48": (diffusion(epochs=60, image_size=48, channels=(48, 96, 160, 160)),),
 }
 AUTOENCODERS = tuple(
