@@ -4,9 +4,10 @@ Adds Gaussian noise over 300 steps; a network is trained to predict it; sampling
 at pure noise and removes it step by step.
 
 python diffusion.py > log/train_diffusion.out
+python diffusion.py --preset quick > log/train_diffusion_quick.out
 python diffusion.py --model diffusion_ddpm > log/train_diffusion_ddpm.out
 
-The second command trains the assignment's DDPM. The first trains by flow matching: the
+The last command trains the assignment's DDPM. The others train by flow matching: the
 same network and the same loss, with other noise levels and another weighting.
 """
 
@@ -17,8 +18,8 @@ from utils.cli import guard, run
 from utils.cli.arguments import command_line
 from utils.config import DIFFUSION_MODELS, DiffusionSettings, settings_for
 
-FLAGS = "--model --resume --budget --species --seed --split-seed --data --strict-data"
-FLAGS += " --device --out"
+FLAGS = "--model --preset --resume --budget --species --seed --split-seed --data"
+FLAGS += " --strict-data --device --out"
 
 
 def parse(argv=None):
@@ -28,9 +29,7 @@ def parse(argv=None):
         *FLAGS.split(),
         settings=fields(DiffusionSettings),
         choices={"--model": DIFFUSION_MODELS},
-        model="diffusion",
-        seed=None,
-        split_seed=None,
+        **{"model": "diffusion", "seed": None, "split_seed": None},
     )
     args = parser.parse_args(argv)
     return args, settings_for(args, args.model)
@@ -301,13 +300,13 @@ def run_training(args, settings, state, started):
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
     trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
-    guide_after = round(settings.guide_at * total)  # epochs
+    guide_after = max(1, round(settings.guide_at * total))  # epochs
     for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):
         done = epoch.number + 1
         print(f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}", flush=True)
         if epoch.restored:
             continue
-        if done == guide_after:
+        if settings.guide_at and done == guide_after:
             save_guide(folder, trainer.eval_model, metadata)
         if done % PICTURE_EVERY == 0:
             path = vis / f"random_images_{name}_epoch_{done}"

@@ -84,7 +84,8 @@ def settings_for(args, metadata):
     preset, own = PRESETS["diffusion"][0], metadata["settings"]
     known = {f.name: own[f.name] for f in fields(preset) if f.name in own}
     known |= {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr}
-    known["guidance"] = 1.0  # the images are guided already
+    # The images are guided already.
+    known |= {"guidance": 1.0, "guide": "unconditional", "guide_at": 0.0}
     return replace(preset, **known)
 
 

@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -86,7 +86,8 @@ def load_model(name, path=None):
 
     name: one of utils.config.AUTOENCODERS or DIFFUSION_MODELS; path: by default the
     model's file in models/. A file without metadata is taken to have the starter kit's
-    sizes, with a warning; settings that the metadata lack are those of the preset.
+    sizes, with a warning; a setting that the metadata lack, since it is newer than
+    they are, has its default, or where it has none the preset's value.
 
     Raises:
         UserError: if the file is missing, damaged, or holds another model.
@@ -109,7 +110,8 @@ def load_model(name, path=None):
     if wrong:
         raise UserError(f"{path} is damaged: its {wrong[0]} is out of bounds")
     if "settings" in metadata:
-        metadata["settings"] = asdict(preset) | metadata["settings"]
+        defaults = {f.name: f.default for f in fields(preset) if f.default != MISSING}
+        metadata["settings"] = asdict(preset) | defaults | metadata["settings"]
     try:
         build = partial(build_model, name, **args)
         model = restore(build, weights, path)

@@ -2,8 +2,9 @@
 
 import itertools
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -224,9 +225,13 @@ def test_a_description_that_builds_no_model_is_refused(saved, metadata):
     assert "Error" not in message
 
 
-def test_settings_that_older_weights_lack_are_the_rows(saved):
-    metadata = load_model("MLPAE", saved(settings={"lr": 7.0}))[1]
-    assert metadata["settings"] == asdict(PRESETS["MLPAE"][0]) | {"lr": 7.0}
+def test_settings_that_older_weights_lack_have_their_defaults(saved):
+    """Those without a default are the preset's."""
+    row = replace(PRESETS["MLPAE"][0], hflip=True, batch_size=3)
+    with patch.dict(PRESETS, {"MLPAE": (row,)}):
+        metadata = load_model("MLPAE", saved(settings={"lr": 7.0}))[1]
+    known = {"lr": 7.0, "hflip": False, "batch_size": 16}
+    assert metadata["settings"] == asdict(row) | known
 
 
 def test_unreadable_data_description_does_not_stop_a_training(saved, caplog):

@@ -58,7 +58,7 @@ def test_every_value_of_every_row_could_be_said(name, row):
 def test_every_field_of_a_diffusion_preset_is_a_flag_of_its_command():
     """Each flag replaces its own field only."""
     given = (
-        "--channels 16,32 --objective x0 --p-mean -0.5 --dropout 0.1 --num-blocks 2 "
+        "--channels 16,32 --objective x0 --density kit --dropout 0.1 --num-blocks 2 "
         "--precision fp32 --sampler heun --steps 7"
     )
     _, found = diffusion.parse([*given.split(), "--no-hflip"])
@@ -69,7 +69,21 @@ def test_every_field_of_a_diffusion_preset_is_a_flag_of_its_command():
         if getattr(preset, f.name) != getattr(found, f.name)
     }
     assert changed == {*given.split()[::2], "--hflip"}
-    assert (found.channels, found.p_mean, found.hflip) == ((16, 32), -0.5, False)
+    assert (found.channels, found.dropout, found.hflip) == ((16, 32), 0.1, False)
+
+
+def test_a_preset_is_the_model_of_its_training_time():
+    """Of the same name, and each takes longer than the one before it."""
+    found = [diffusion.parse(["--preset", name]) for name in arguments.LADDER]
+    names = ["diffusion_quick", "diffusion_short", "diffusion", "diffusion_long"]
+    assert [args.model for args, _ in found] == names
+    pixels = [rows.epochs * sum(rows.channels) for _, rows in found]
+    assert pixels == sorted(set(pixels))
+    assert found[2][1] == diffusion.parse([])[1]
+    for line in ("--preset fast", "--preset quick --model diffusion_16"):
+        with pytest.raises(SystemExit) as end, redirect_stderr(io.StringIO()):
+            diffusion.parse(line.split())
+        assert end.value.code == 2
 
 
 COMMANDS = (train_script, visualization, random_generation, diffusion)

@@ -144,6 +144,7 @@ def test_the_files_are_where_they_belong_and_nowhere_else(site, runs):
     assert set(files_below(site)) - product == {
         "log/diffusion.csv",
         "models/Best_diffusion.pkl",
+        "models/Guide_diffusion.pkl",
         "models/Last_diffusion.pth",
         "vis/loss_diffusion.png",
         "vis/random_images_diffusion.png",

@@ -107,8 +107,9 @@ def test_flags_change_what_is_drawn(weights, tmp_path):
     """Each of them; defaults spelled out change nothing."""
     default = default_sampler_config(load_model("diffusion", weights)[1])
     same = f"--sampler {default.sampler} --steps {default.steps}"
+    assert default.guidance == 1
     flags = (
-        *("", "--guidance 1", "--guidance 3", "--guidance 0", "--steps 5"),
+        *("", "--guidance 2", "--guidance 3", "--guidance 0", "--steps 5"),
         *("--guidance 3 --guidance-interval 1 5", "--species bellflower"),
         *("--sampler ddim", "--sampler ddim --eta 0.5", "--sampler heun"),
         f"{same} --guidance {default.guidance}",

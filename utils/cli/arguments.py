@@ -14,6 +14,7 @@ from utils.cli.process import PROJECT, UsageError, one_line, program
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 MANY = 10**9
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LADDER = ("quick", "short", "default", "long")  # training times of diffusion models
 
 # Types -------------------------------------------------------------------------
 
@@ -88,6 +89,13 @@ def channel_counts(text):
     return tuple(map(int, parts))
 
 
+class PresetModel(argparse.Action):
+    """Sets the model to that of a training time: quick -> diffusion_quick."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.model = "diffusion" if values == "default" else f"diffusion_{values}"
+
+
 # Flags -------------------------------------------------------------------------
 
 seed = whole_number(0, 2**32 - 1)
@@ -114,6 +122,13 @@ FLAGS = {
         "metavar": "TIME",
         "help": "train as many epochs as fit into a time such as 10m, measured by a "
         "short probe; two runs may then differ in their number of epochs",
+    },
+    "--preset": {
+        "action": PresetModel,
+        "choices": LADDER,
+        "dest": "model",
+        "help": "train for about 1, 4, 10 or 60 minutes on two cores; in place of "
+        "--model",
     },
     "--species": {
         "nargs": "+",
@@ -178,10 +193,11 @@ def command_line(doc, *flags, settings=(), choices=None, **defaults):
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    choices = choices or {}
+    choices, either = choices or {}, parser.add_mutually_exclusive_group()
     for flag in flags:
         chosen = {"choices": choices[flag]} if flag in choices else {}
-        parser.add_argument(flag, **FLAGS[flag] | chosen)
+        where = either if flag in ("--model", "--preset") else parser
+        where.add_argument(flag, **FLAGS[flag] | chosen)
     # A setting that is not given is None, so that presets apply.
     for field in settings:
         options = dict(field.metadata)
