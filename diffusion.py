@@ -189,6 +189,7 @@ def build(settings, num_classes, name):
         num_classes=num_classes,
         objective=settings.objective,
         dropout=settings.dropout,
+        patch=settings.patch,
         bfloat16={"auto": None, "bf16": True, "fp32": False}[settings.precision],
     )
 

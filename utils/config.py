@@ -187,6 +187,9 @@ class DiffusionSettings(SamplerConfig, Settings):
     num_blocks: int = setting(
         1, "residual blocks per resolution", type=whole_number(1, 16)
     )
+    patch: int = setting(
+        1, "pixels per side that the U-Net sees as one", type=whole_number(1, 16)
+    )
     dropout: float = setting(0.0, "dropout probability of features", type=fraction)
     label_dropout: float = setting(
         0.1, "probability that a species is replaced by the null label", type=fraction
@@ -200,33 +203,6 @@ class DiffusionSettings(SamplerConfig, Settings):
     precision: str = setting(
         "auto", "precision of the network's products", choices=PRECISIONS
     )
-
-
-def invalid_settings(cls, values):
-    """Return the names of values, from a file, that no flag could have given."""
-    return [
-        f.name for f in fields(cls) if f.name in values and not valid(f, values[f.name])
-    ]
-
-
-def valid(setting_field, value):
-    """Return whether a value has the type and the bounds of a field's flag."""
-    options = setting_field.metadata
-    if "choices" in options:
-        return value in options["choices"]
-    if "type" not in options:
-        return isinstance(value, bool)
-    # A list of numbers, the text of one, or one value. An interval may have no end.
-    try:
-        if options.get("nargs"):
-            texts = [str(v) for v in value if v != inf]
-        elif isinstance(value, list | tuple):
-            texts = [",".join(map(str, value))]
-        else:
-            texts = [str(value)]
-        return all(options["type"](text) is not None for text in texts)
-    except (argparse.ArgumentTypeError, TypeError, ValueError):
-        return False
 
 
 # Presets -----------------------------------------------------------------------
@@ -279,7 +255,9 @@ PRESETS = {
     "diffusion_long": (diffusion(epochs=570),),
     "diffusion_ddpm": (diffusion(95, **DDPM),),
     "diffusion_16": (diffusion(epochs=40),),
-    "diffusion_48": (diffusion(epochs=60, image_size=48, channels=(48, 96, 160, 160)),),
+    "diffusion_64": (
+        diffusion(epochs=30, image_size=64, patch=2, channels=(64, 128, 192)),
+    ),
 }
 AUTOENCODERS = tuple(
     name for name, rows in PRESETS.items() if isinstance(rows[0], AutoencoderSettings)

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import torch.nn.functional as F
 
 from utils.checkpoint import find_weights, load_checkpoint, load_guide, restore
+from utils.checkpoint.loading import invalid_settings
 from utils.cli import PROJECT, UsageError, UserError
-from utils.config import DIFFUSION_MODELS, PRESETS, invalid_settings
+from utils.config import DIFFUSION_MODELS, PRESETS
 
 # The largest sizes of constructor arguments in a file; 10,000 of others.
 MAX_SIZES = {"encoding_dim": 65_536, "img_width": 1024, "img_height": 1024}
 MAX_SIZES |= {"num_blocks": 16, "num_classes": 1000, "img_channel": 16}
-MAX_SIZES |= {"img_channels": 16, "antithetic_pairs": 1000}
+MAX_SIZES |= {"patch": 16, "img_channels": 16, "antithetic_pairs": 1000}
 MAX_RESOLUTIONS = 5
 
 log = logging.getLogger(__name__)

@@ -141,6 +141,7 @@ def test_pictures_leave_the_training_alone(place, tmp_path, monkeypatch):
         "--density=kit",
         "--label-dropout=0",
         "--dropout=0.5",
+        "--patch=2",
         "--p-mean=1 --density=lognormal",
         "--p-std=2 --density=lognormal",
         "--precision=bf16",

@@ -75,6 +75,23 @@ def test_an_odd_size_is_the_padded_image_cropped(exact, height, width):
     torch.testing.assert_close(net(x, *rest), expected)
 
 
+def test_a_patch_is_a_pixel_of_more_channels(exact):
+    """The same weights on the image whose 2 x 2 pixels were moved into channels."""
+    x, sigma, labels = question(2, 16, 8)
+    net, plain = network(patch=2), network(img_channels=12)
+    plain.load_state_dict(net.state_dict(), strict=True)
+    # Channel 4 c + 2 i + j holds the pixels at rows i, i + 2, ... and columns j, ...
+    parts = [x[:, c, i::2, j::2] for c in range(3) for i in (0, 1) for j in (0, 1)]
+    expected = plain(torch.stack(parts, dim=1), sigma, labels)
+    found = net(x, sigma, labels)
+    parts = [found[:, c, i::2, j::2] for c in range(3) for i in (0, 1) for j in (0, 1)]
+    torch.testing.assert_close(torch.stack(parts, dim=1), expected)
+    # Other sizes are padded to whole positions of the bottleneck, 4 pixels.
+    x, sigma, labels = question(2, 7, 9)
+    padded = net(F.pad(x, (0, 3, 0, 1), mode="replicate"), sigma, labels)
+    torch.testing.assert_close(net(x, sigma, labels), padded[..., :7, :9])
+
+
 def test_an_untrained_network_answers_zero():
     """And every block begins as its shortcut."""
     torch.manual_seed(0)

@@ -1,10 +1,13 @@
 """Loading weights from files that nobody vouches for: it never runs their code."""
 
+import argparse
 import io
 import pickletools
 import re
 import zipfile
 from collections import OrderedDict
+from dataclasses import fields
+from math import inf
 from pathlib import Path
 
 import torch
@@ -260,3 +263,30 @@ def check_fit(model, weights, path):
 def kind(tensor):
     """Return type and shape in words: `float32 (64, 128)`."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def invalid_settings(cls, values):
+    """Return the names of values, from a file, that no flag could have given."""
+    return [
+        f.name for f in fields(cls) if f.name in values and not valid(f, values[f.name])
+    ]
+
+
+def valid(setting_field, value):
+    """Return whether a value has the type and the bounds of a field's flag."""
+    options = setting_field.metadata
+    if "choices" in options:
+        return value in options["choices"]
+    if "type" not in options:
+        return isinstance(value, bool)
+    # A list of numbers, the text of one, or one value. An interval may have no end.
+    try:
+        if options.get("nargs"):
+            texts = [str(v) for v in value if v != inf]
+        elif isinstance(value, list | tuple):
+            texts = [",".join(map(str, value))]
+        else:
+            texts = [str(value)]
+        return all(options["type"](text) is not None for text in texts)
+    except (argparse.ArgumentTypeError, TypeError, ValueError):
+        return False

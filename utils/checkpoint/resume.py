@@ -17,12 +17,16 @@ import torch
 from filelock import FileLock, Timeout
 from torch.optim.lr_scheduler import LRScheduler
 
-from utils.checkpoint.loading import checked_metadata, load_checkpoint, read
+from utils.checkpoint.loading import (
+    checked_metadata,
+    invalid_settings,
+    load_checkpoint,
+    read,
+)
 from utils.checkpoint.names import last_name, weights_name
 from utils.checkpoint.saving import write
 from utils.cli import UserError, memory_for
 from utils.cli.arguments import flag_of
-from utils.config import invalid_settings
 from utils.device import random_state, set_random_state
 from utils.files import prepare_target, read_regular, replace_file, writing
 

@@ -99,10 +99,11 @@ class UNet(nn.Module):
     pixel, and the output cropped. Labels are 0 to num_classes - 1, and `null_label`,
     which is num_classes, for any class.
 
-    channels: at each resolution, the finest first; num_blocks: residual blocks per
-    resolution, in the encoder and in the decoder; condition: dimension of the embedding
-    of noise level and label; bfloat16: compute products in bfloat16 with float32 sums,
-    by default (None) on a processor with units for it.
+    patch: the network sees squares of patch x patch pixels as one, whose values are its
+    channels; channels: at each resolution, the finest first; num_blocks: residual
+    blocks per resolution, in the encoder and in the decoder; condition: dimension of
+    the embedding of noise level and label; bfloat16: compute products in bfloat16 with
+    float32 sums, by default (None) on a processor with units for it.
     """
 
     def __init__(
@@ -113,10 +114,14 @@ class UNet(nn.Module):
         num_classes=3,
         condition=128,
         dropout=0.0,
+        patch=1,
         bfloat16=None,
     ):
         super().__init__()
-        self.coarsest = 2 ** (len(channels) - 1)  # pixels per pixel of the bottleneck
+        self.patch = patch
+        # Pixels per side that are one position of the bottleneck.
+        self.coarsest = patch * 2 ** (len(channels) - 1)
+        values = img_channels * patch**2  # per position of the input
         self.null_label = num_classes
         self.bfloat16 = bfloat16
 
@@ -132,7 +137,7 @@ class UNet(nn.Module):
             return ResidualBlock(channels_in, channels_out, condition, dropout)
 
         # The encoder, from the finest resolution to the coarsest.
-        self.conv_in = nn.Conv2d(img_channels, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(values, channels[0], 3, padding=1)
         finer = (channels[0], *channels[:-1])  # channels one resolution up
         self.down = nn.ModuleList(
             nn.ModuleList(block(c if i else before, c) for i in range(num_blocks))
@@ -152,7 +157,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Sequential(
             group_norm(channels[0]),
             nn.SiLU(),
-            zero_init(nn.Conv2d(channels[0], img_channels, 3, padding=1)),
+            zero_init(nn.Conv2d(channels[0], values, 3, padding=1)),
         )
 
     def inner_weights(self):
@@ -168,15 +173,16 @@ class UNet(nn.Module):
         # Pad so that every resolution is a whole number of pixels.
         height, width = x.shape[-2:]
         padding = (0, -width % self.coarsest, 0, -height % self.coarsest)
-        x = F.pad(x, padding, mode="replicate")
+        x = F.pixel_unshuffle(F.pad(x, padding, mode="replicate"), self.patch)
         x = x.to(memory_format=torch.channels_last)
         # Products in bfloat16, sums and parameters in float32.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
             output = self.forward_padded(x, sigma, labels)
+        output = F.pixel_shuffle(output, self.patch)
         return output[..., :height, :width].float()
 
     def forward_padded(self, x, sigma, labels):
-        """`forward` for images whose sides are multiples of `coarsest`."""
+        """`forward` for sides that are multiples of `coarsest`, and for patches."""
         condition = self.sigma_mlp(sigma_embedding(sigma))
         condition = F.silu(condition + self.label_embedding(labels))  # (B, condition)
 
