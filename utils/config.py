@@ -240,7 +240,7 @@ PRESETS = {
         onecycle(60, 2e-3, "adamw", weight_decay=0.1),
     ),
     "AE": (
-        onecycle(15, 4e-3, "muon", weight_decay=0.45),
+        onecycle(15, 4e-3, "muon", weight_decay=0.6, translate=1),
         onecycle(15, 2e-3, "adamw", weight_decay=0.01),
         AutoencoderSettings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
     ),
@@ -254,7 +254,6 @@ PRESETS = {
     "diffusion_short": (diffusion(epochs=55, channels=(64, 128, 128)),),
     "diffusion_long": (diffusion(epochs=570),),
     "diffusion_ddpm": (diffusion(95, **DDPM),),
-    "diffusion_16": (diffusion(epochs=40),),
     "diffusion_64": (
         diffusion(epochs=30, image_size=64, patch=2, channels=(64, 128, 192)),
     ),

@@ -191,3 +191,28 @@ def plot_nfe_curves(curves, reference, path, title):
     distance.set_minor_formatter(LogFormatter())
     figure.legend(*sides[0].get_legend_handles_labels(), loc="outside right center")
     save(figure, path)
+
+
+def plot_ladder(models, photos, path):
+    """Plot distance, recall and precision against minutes of training."""
+    # models: name -> {"minutes": float, metric: [value, low, high]}; photos: metrics of
+    # the validation photos, a line across.
+    figure = Figure(figsize=(11, 4.6), dpi=DPI, layout="constrained")
+    metrics = {
+        "kernel distance to validation photos": ("kernel distance", "log"),
+        "recall at equal number": ("recall", "linear"),
+        "precision at equal number": ("precision", "linear"),
+    }
+    for axes, (metric, (label, scale)) in zip(
+        figure.subplots(1, 3), metrics.items(), strict=True
+    ):
+        for name, found in models.items():
+            value, low, high = found[metric]
+            bars = [[max(0, value - low)], [max(0, high - value)]]
+            axes.errorbar(found["minutes"], value, bars, fmt="o", label=name)
+        level = photos[metric if metric in photos else "kernel distance"][0]
+        axes.axhline(level, color="black", linestyle="--", label="validation photos")
+        axes.set(xscale="log", yscale=scale, xlabel="minutes of training", ylabel=label)
+        axes.grid(alpha=0.3, which="both")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    save(figure, path)

@@ -1,0 +1,96 @@
+"""Show quality against training time, for models of different training times.
+
+MODELS="models/Best_diffusion_quick.pkl models/Best_diffusion.pkl models/Best_VAE.pth"
+python -m tools.evaluate $MODELS --json > log/evaluate_ladder.json
+python -m tools.ladder $MODELS
+
+The metrics are those that tools.evaluate measured. The minutes are those of all
+training steps, by the median time of a step, which this command measures for one model
+after the other; nothing else should run at the same time. Writes log/ladder.json and
+vis/ladder.png.
+"""
+
+from pathlib import Path
+
+from utils.cli import UserError, guard, run
+from utils.cli.arguments import command_line
+
+EVALUATED = "evaluate_ladder.json"  # in log/, by tools.evaluate
+
+
+def parse(argv=None):
+    """Return the checked command line."""
+    parser = command_line(__doc__, "--device", "--out")
+    parser.add_argument("weights", type=Path, nargs="+", metavar="WEIGHTS")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    guard(parse)
+
+from tools.benchmark import prepare_step
+from utils.checkpoint import load_checkpoint
+from utils.config import AUTOENCODERS, PRESETS
+from utils.data.dataset import split_indices
+from utils.data.synthetic import draw_flowers
+from utils.device import machine_facts, prepare_device, set_seeds
+from utils.experiment import seconds_per_step
+from utils.figures import plot_ladder
+from utils.files import prepare_target, read_json, write_json
+from utils.optim.factory import prepare_training
+from utils.registry import autoencoders, build_model, load_model
+
+
+def autoencoder_step(settings, name, args, device):
+    """Return (model, optimizer, loss, photos (B, 3, S, S), labels (B,)) of a step."""
+    model = build_model(name, **args).to(device).train()
+    optimizer, *_ = prepare_training(settings, model, 1000)
+    loss_fn = autoencoders()[name].loss_for(settings.beta)
+    images, labels = draw_flowers(settings.batch_size, *[settings.image_size] * 2)
+    photos = images[: settings.batch_size].float().to(device) / 255
+    return (
+        *(model, optimizer, lambda model, images, _: loss_fn(model(images), images)),
+        *(photos, labels[: settings.batch_size]),
+    )
+
+
+def training_minutes(name, metadata, device):
+    """Return the minutes of all training steps of weights with this metadata."""
+    settings = type(PRESETS[name][0])(**metadata["settings"])
+    if name in AUTOENCODERS:
+        step = autoencoder_step(settings, name, metadata["args"], device)
+    else:
+        step = prepare_step(settings, name, device)
+    photos = len(split_indices(metadata["data"]["count"])[0])
+    steps = settings.epochs * -(-photos // settings.batch_size)
+    return steps * seconds_per_step(*step) / 60
+
+
+def measured(found, path):
+    """Return what tools.evaluate measured of a file's samples."""
+    # Raises UserError if it did not.
+    if str(path) not in found:
+        raise UserError(f"{EVALUATED} lacks {path}; run tools.evaluate with it")
+    return found[str(path)]
+
+
+def main(argv=None):
+    args = parse(argv)
+    device = prepare_device(args.device)
+    evaluated = args.out / "log" / EVALUATED
+    if not evaluated.is_file():
+        raise UserError(f"{evaluated} is not there; the help says how to make it")
+    found, rows = read_json(evaluated), {}
+    for path in args.weights:
+        metrics, name = measured(found, path), load_checkpoint(path)[1]["model"]
+        set_seeds(0)
+        minutes = training_minutes(name, load_model(name, path)[1], device)
+        rows[name] = {"minutes": minutes, **metrics}
+        print(f"{name}: {minutes:.1f} min", flush=True)
+    target = prepare_target(args.out / "log" / "ladder.json")
+    write_json(target, {"machine": machine_facts(), "models": rows})
+    plot_ladder(rows, found["validation photos"], args.out / "vis" / "ladder.png")
+
+
+if __name__ == "__main__":
+    run(main)
