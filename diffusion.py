@@ -16,7 +16,7 @@ from dataclasses import asdict, fields, replace
 
 from utils.cli import guard, run
 from utils.cli.arguments import command_line
-from utils.config import DIFFUSION_MODELS, DiffusionSettings, settings_for
+from utils.config import TRAINED_MODELS, DiffusionSettings, settings_for
 
 FLAGS = "--model --preset --resume --budget --species --seed --split-seed --data"
 FLAGS += " --strict-data --device --out"
@@ -28,7 +28,7 @@ def parse(argv=None):
         __doc__,
         *FLAGS.split(),
         settings=fields(DiffusionSettings),
-        choices={"--model": DIFFUSION_MODELS},
+        choices={"--model": TRAINED_MODELS},
         **{"model": "diffusion", "seed": None, "split_seed": None},
     )
     args = parser.parse_args(argv)

@@ -17,8 +17,8 @@ from statistics import median
 from utils.cli import guard, run
 from utils.cli.arguments import command_line
 from utils.config import (
-    DIFFUSION_MODELS,
     SPECIES,
+    TRAINED_MODELS,
     DiffusionSettings,
     SamplerConfig,
     fields_named,
@@ -40,7 +40,7 @@ def parse(argv=None):
         __doc__,
         *FLAGS.split(),
         settings=fields_named(DiffusionSettings, "batch_size", "channels", "precision"),
-        choices={"--model": DIFFUSION_MODELS},
+        choices={"--model": TRAINED_MODELS},
         model="diffusion",
     )
     args = line.parse_args(argv)

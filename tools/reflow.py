@@ -1,13 +1,13 @@
 """Straighten a diffusion model's trajectories, for samples in 1 to 4 evaluations.
 
-python -m tools.reflow
-python random_generation.py --model diffusion --weights models/Best_diffusion_reflow.pkl
-    --sampler flow --steps 2 --guidance 1
+python -m tools.reflow --student models/Best_diffusion_short.pkl
+python random_generation.py --model diffusion_fast
 
-One round of rectified flow: the model generates images from noise, and a copy of it is
-trained on the straight lines between the two. Guidance is then part of the images and
-needs no second evaluation. The last tenth of the couplings is the validation set. Also
-writes log/diffusion_reflow.csv and vis/reflow_diffusion.png, images of few evaluations
+One round of rectified flow: the model generates images from noise, and a copy of it, or
+the smaller model of --student, is trained on the straight lines between the two.
+Guidance is then part of the images and needs no second evaluation. The last tenth of
+the couplings is the validation set. Saves models/Best_diffusion_fast.pkl, and also
+writes log/diffusion_fast.csv and vis/reflow_diffusion.png, images of few evaluations
 before and after; with --frechet, log/reflow_diffusion.json, the Frechet distances of
 --count of them.
 """
@@ -15,17 +15,25 @@ before and after; with --frechet, log/reflow_diffusion.json, the Frechet distanc
 import shlex
 import sys
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
-from utils.cli import guard, run
+from utils.cli import UserError, guard, run
 from utils.cli.arguments import command_line, refuse_given, whole_number
-from utils.config import PRESETS, DiffusionSettings, SamplerConfig, fields_named
+from utils.config import (
+    FEW_STEPS,
+    PRESETS,
+    DiffusionSettings,
+    SamplerConfig,
+    fields_named,
+)
 
 FLAGS = "--weights --seed --device --out"
 MEASURING = "--count --extractor --data --strict-data"
 SETTINGS = fields_named(DiffusionSettings, "epochs", "batch_size", "lr", "guidance")
 DEFAULTS = {"epochs": 8, "batch_size": 128, "lr": 5e-4, "count": 2000}
 # Euler steps at evenly spaced times: one such step follows a straight trajectory.
-FEW_STEPS = [SamplerConfig("flow", steps) for steps in (1, 2, 4)]
+COMPARED = [SamplerConfig("flow", steps) for steps in (1, 2, 4)]
+NAME = "diffusion_fast"
 SHOWN, COLUMNS = 18, 6  # images per block of the picture, and per row
 GAP = 12  # pixels after a block of images
 
@@ -41,6 +49,12 @@ def parse(argv=None):
         type=whole_number(2, 10**6),
         default=20_000,
         help="pairs of noise and image to train on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--student",
+        type=Path,
+        metavar="WEIGHTS",
+        help="of the model to train, which knows the same species (default: a copy)",
     )
     parser.add_argument(
         "--frechet", action="store_true", help="measure Frechet distances"
@@ -79,14 +93,27 @@ from utils.train import Trainer
 
 
 def settings_for(args, metadata):
-    """Return the settings of the weights' own training, with those of this command."""
-    # Settings that the weights do not have are those of the preset.
-    preset, own = PRESETS["diffusion"][0], metadata["settings"]
-    known = {f.name: own[f.name] for f in fields(preset) if f.name in own}
+    """Return the settings of a student's own training, with those of this command."""
+    preset, own = PRESETS[NAME][0], metadata["settings"]
+    known = {f.name: own[f.name] for f in fields(preset) if f.name in own} | FEW_STEPS
     known |= {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr}
-    # The images are guided already.
-    known |= {"guidance": 1.0, "guide": "unconditional", "guide_at": 0.0}
     return replace(preset, **known)
+
+
+def find_student(args, model, metadata):
+    """Return (the model to train, its metadata): --student's, or a copy of a model."""
+    # Raises UserError if it knows other species than the model.
+    if args.student:
+        student, own = load_diffusion(args.student)
+        known, needed = (m.get("data", {}).get("classes") for m in (own, metadata))
+        if known != needed:
+            raise UserError(f"{args.student} knows other species; name other weights")
+    else:
+        student, own = deepcopy(model), metadata
+    student.set_guide(None)
+    student.name = student.args["name"] = NAME
+    device = next(model.parameters()).device
+    return student.to(device, memory_format=torch.channels_last), own
 
 
 def make_loaders(args, config, model, metadata):
@@ -103,7 +130,7 @@ def make_loaders(args, config, model, metadata):
 
 def straighten(args, settings, model, loaders, metadata):
     """Train the model on couplings -> path of its best weights, with the metadata."""
-    total, name = settings.epochs, f"{model.name}_reflow"
+    total = settings.epochs
     steps = total * len(loaders[0])
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
     trainer = Trainer(
@@ -121,9 +148,8 @@ def straighten(args, settings, model, loaders, metadata):
         num_epochs=total,
         patience=total,  # no early stop
         check_every=1,
-        log_path=args.out / "log" / f"{name}.csv",
+        log_path=args.out / "log" / f"{NAME}.csv",
         metadata=metadata,
-        name=name,
     )
     # A line per epoch.
     for epoch in epochs:
@@ -133,7 +159,7 @@ def straighten(args, settings, model, loaders, metadata):
             f"Valid Loss: {epoch.valid_loss:.4f}",
             flush=True,
         )
-    return args.out / "models" / weights_name(name)
+    return args.out / "models" / weights_name(NAME)
 
 
 def reflow(args, config, model, metadata, origin):
@@ -141,25 +167,25 @@ def reflow(args, config, model, metadata, origin):
     # config: of the couplings' images; model: on its device; metadata: of its weights;
     # origin: facts about all of them, for the metadata of the new weights.
     loaders = make_loaders(args, config, model, metadata)
-    settings = settings_for(args, metadata)
-    # The species and their proportions stay. A copy is trained, since the model itself
-    # is compared to it.
+    student, own = find_student(args, model, metadata)
+    settings = settings_for(args, own)
+    # The species and their proportions stay.
     kept = ("data", "class_proportions")
     new = {key: metadata[key] for key in kept if key in metadata}
     new |= {"seed": args.seed, "settings": asdict(settings), "reflow": origin}
-    return load_diffusion(straighten(args, settings, deepcopy(model), loaders, new))
+    return load_diffusion(straighten(args, settings, student, loaders, new))
 
 
 # Few evaluations, before and after ----------------------------------------------------
 
 
 def compare(models, start, reference):
-    """Generate from one start by FEW_STEPS and by the model's own config."""
+    """Generate from one start by COMPARED and by the model's own config."""
     # models: name -> (model, its config) -> name -> [(Generated, Frechet distances by
     # name), ...].
     found = {}
     for name, (model, config) in models.items():
-        row = [generate_from(model, c, start) for c in (*FEW_STEPS, config)]
+        row = [generate_from(model, c, start) for c in (*COMPARED, config)]
         found[name] = [
             (g, reference.distances(g.images) if reference else {}) for g in row
         ]
@@ -223,7 +249,7 @@ def main(argv=None):
         "guidance": config.guidance,
     }
     model.to(device, memory_format=torch.channels_last)
-    with locked(args.out / "models" / weights_name(f"{model.name}_reflow")):
+    with locked(args.out / "models" / weights_name(NAME)):
         after, metadata = reflow(args, config, model, metadata, origin)
 
     # The comparison, on noise of another seed than the couplings.

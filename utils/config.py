@@ -227,9 +227,13 @@ def diffusion(epochs, **options):
     return DiffusionSettings(**defaults | options)
 
 
+NARROW = (64, 112, 96)  # channels of fewer than 1.2 million parameters
+# A model that tools.reflow made: without guidance, which its training images have.
+NO_GUIDANCE = {"guidance": 1.0, "guide": "unconditional", "guide_at": 0.0}
+FEW_STEPS = {"sampler": "flow", "steps": 2, "sigma_min": 0.0, **NO_GUIDANCE}
 # The assignment's DDPM: uniform steps of its schedule, all of which are sampled.
 DDPM = {"objective": "eps", "density": "kit", "sampler": "ddpm", "steps": 300}
-DDPM |= {"guidance": 1.0, "guide": "unconditional", "guide_at": 0.0, "sigma_min": 0.0}
+DDPM |= {"sigma_min": 0.0, **NO_GUIDANCE}
 
 # One row per model and optimizer that was measured; a model's first row is its default.
 PRESETS = {
@@ -250,9 +254,10 @@ PRESETS = {
     ),
     "diffusion": (diffusion(epochs=95),),
     # The same in less or in more time.
-    "diffusion_quick": (diffusion(epochs=14, channels=(64, 128, 128)),),
-    "diffusion_short": (diffusion(epochs=55, channels=(64, 128, 128)),),
+    "diffusion_quick": (diffusion(epochs=15, channels=NARROW),),
+    "diffusion_short": (diffusion(epochs=58, channels=NARROW),),
     "diffusion_long": (diffusion(epochs=570),),
+    "diffusion_fast": (diffusion(epochs=8, channels=NARROW, **FEW_STEPS),),
     "diffusion_ddpm": (diffusion(95, **DDPM),),
     "diffusion_64": (
         diffusion(epochs=30, image_size=64, patch=2, channels=(64, 128, 192)),
@@ -262,6 +267,8 @@ AUTOENCODERS = tuple(
     name for name, rows in PRESETS.items() if isinstance(rows[0], AutoencoderSettings)
 )
 DIFFUSION_MODELS = tuple(name for name in PRESETS if name not in AUTOENCODERS)
+# tools.reflow makes diffusion_fast, diffusion.py all others.
+TRAINED_MODELS = tuple(name for name in DIFFUSION_MODELS if name != "diffusion_fast")
 
 
 def settings_for(args, model):

@@ -171,16 +171,15 @@ class Trainer:
         check_every=CHECK_EVERY,
         log_path=None,
         metadata=None,
-        name=None,
         resumed=None,
     ):
         """Yield an Epoch after each epoch; its best weights are saved, its row logged.
 
-        name: of the file of weights, by default the model's; resumed: the State of an
-        interrupted run, whose epochs come first. Without one the state after an epoch,
-        and after what the caller does with it, replaces that of an earlier run.
+        resumed: the State of an interrupted run, whose epochs come first. Without one
+        the state after an epoch, and after what the caller does with it, replaces that
+        of an earlier run.
         """
-        name = name or self.model.name
+        name = self.model.name
         path = prepare_target(Path(model_save_root, weights_name(name)))
         last = prepare_target(path.with_name(last_name(name)))
         state, rows = FitState(), []

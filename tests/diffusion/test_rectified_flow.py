@@ -106,7 +106,7 @@ def test_the_loss_of_an_ideal_straight_model_is_zero(couplings):
 def test_a_straight_model_needs_one_step(steps):
     """Any number of steps leads to the same image."""
     noise = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    config = replace(reflow.FEW_STEPS[0], steps=steps)
+    config = replace(reflow.COMPARED[0], steps=steps)
     *_, image = sample_states(ideal(small(), straight), noise, config)
     torch.testing.assert_close(image, RATIO * SIGMA_MAX * noise)
 
@@ -181,19 +181,35 @@ def done(folder, tmp_path_factory):
 
 def test_the_new_weights_are_those_of_a_diffusion_model(done, tmp_path):
     """Their metadata says how they were trained; they generate images in two steps."""
-    path = done / "models" / "Best_diffusion_reflow.pkl"
+    path = done / "models" / "Best_diffusion_fast.pkl"
     metadata = load_checkpoint(path)[1]
-    assert metadata["model"] == "diffusion" and metadata["seed"] == 0
+    assert metadata["model"] == "diffusion_fast" and metadata["seed"] == 0
     assert metadata["class_proportions"] == [0.5, 0.25, 0.25]
     origin, settings = metadata["reflow"], metadata["settings"]
     assert origin["couplings"] == 160 and origin["guidance"] == 2
     assert settings["epochs"] == 4 and settings["ema"] == 0.9
     assert settings["guidance"] == 1  # the couplings' images are guided already
-    # As the tool's docstring says.
-    line = ["--model", "diffusion", "--weights", str(path), "--out", str(tmp_path)]
-    few = ["--sampler", "flow", "--steps", "2", "--guidance", "1", "--count", "4"]
-    random_generation.main([*line, *few])
-    assert (tmp_path / "vis" / "random_images_diffusion.png").is_file()
+    # As the tool's docstring says; two evaluations are its default.
+    line = ["--model", "diffusion_fast", "--weights", str(path), "--out", str(tmp_path)]
+    random_generation.main([*line, "--count", "4"])
+    assert (tmp_path / "vis" / "random_images_diffusion_fast.png").is_file()
+    assert (settings["sampler"], settings["steps"]) == ("flow", 2)
+
+
+def test_a_smaller_student_is_trained(folder, tmp_path):
+    """Its architecture is that of --student; other species are refused."""
+    student = save_small(tmp_path / "student.pkl", channels=(16,))
+    command(folder, tmp_path, "--student", student, "--couplings", 20)
+    model, _ = load_diffusion(tmp_path / "models" / "Best_diffusion_fast.pkl")
+    first, last = load_checkpoint(student)[0], model.state_dict()
+    assert first.keys() == last.keys() and model.guide is None
+    assert any(not torch.equal(first[name], last[name]) for name in first)
+    weights, metadata = load_checkpoint(student)
+    data = metadata["data"] | {"classes": ["a", "b", "c"]}
+    model.load_state_dict(weights)
+    save_checkpoint(student, model, metadata | {"data": data})
+    with pytest.raises(UserError, match="student.pkl knows other species"):
+        command(folder, tmp_path, "--student", student, "--couplings", 20)
 
 
 def test_a_copy_of_the_model_is_trained(folder, tmp_path):
@@ -209,7 +225,7 @@ def test_a_copy_of_the_model_is_trained(folder, tmp_path):
 
 
 def test_the_validation_loss_decreases(done):
-    with open(done / "log" / "diffusion_reflow.csv", newline="") as file:
+    with open(done / "log" / "diffusion_fast.csv", newline="") as file:
         # Of the held-out couplings.
         losses = [float(row["valid_per_photo"]) for row in csv.DictReader(file)]
     assert len(losses) == 4 and losses[-1] < losses[0]
