@@ -21,7 +21,7 @@ BOTTOM = {"cli", "config", "base"}
 RULES = {  # layer -> other layers that it imports from
     "cli": set(),
     "config": {"cli"},
-    "base": {"cli", "config"},
+    "base": {"cli"},
     "figures": {"base"},
     "packages": BOTTOM,
     "loop": {"cli", "base", "figures", "packages"},
