@@ -8,9 +8,10 @@ files of uint8 (N, H, W, 3). They are compared to the validation photos first, t
 all photos; copies are sought among the training photos. For comparison also: an
 autoencoder's own reconstructions of the training photos, the validation photos against
 the training photos, samples of the AE and the VAE in models/, and copies of altered
-training photos. --frechet leaves out these and all metrics but distances. The same
-photos from files of other sizes are not the same images: compare what was trained and
-measured on one source.
+training photos. --frechet leaves out these and all metrics but distances. With
+--image-size all images are resized to it, as photos are. The same photos from files of
+other sizes are not the same images: compare what was trained and measured on one
+source.
 
 The Frechet distance of few images is biased upwards; the extrapolated one is an
 estimate for infinitely many images on both sides. Precision and recall, against the
@@ -34,6 +35,8 @@ from utils.config import (
     PRIORS,
     SAMPLER_FLAGS,
     SamplerConfig,
+    Settings,
+    fields_named,
 )
 
 FLAGS = "--prior --species --count --seed --extractor --data --strict-data"
@@ -49,7 +52,7 @@ def parse(argv=None):
     parser = command_line(
         __doc__,
         *FLAGS.split(),
-        settings=fields(SamplerConfig),
+        settings=[*fields(SamplerConfig), *fields_named(Settings, "image_size")],
         choices={"--prior": PRIORS},
         count=2000,
     )
@@ -81,7 +84,7 @@ import numpy as np
 import torch
 
 from utils.checkpoint import find_weights, load_checkpoint
-from utils.data.photos import decode_all, photos_below
+from utils.data.photos import decode_all, photos_below, resized
 from utils.data_processor import open_flowers
 from utils.device import fork_rng, set_seeds
 from utils.diffusion.sampling import labels_for, sample, sampler_config
@@ -196,8 +199,8 @@ def open_photos(args, metadata):
     # metadata: path -> metadata of weights. Raises UsageError if IMAGES differ in them.
     found = set()
     for path in args.images:
-        width = height = image_size(metadata.get(path, {}))
-        if path.suffix == ".npy":
+        width = height = args.image_size or image_size(metadata.get(path, {}))
+        if path.suffix == ".npy" and not args.image_size:
             height, width = read_array(path).shape[2:]
         split_seed = metadata.get(path, {}).get("data", {}).get("split_seed", 0)
         found.add((width, height, split_seed))
@@ -221,7 +224,7 @@ def sets_to_compare(args, metadata, training, validation):
     for path in args.images:
         requested = sets[str(path)] = read_images(path, args, metadata)
         name = metadata.get(path, {}).get("model")
-        if name in AUTOENCODERS and not args.frechet:
+        if name in AUTOENCODERS and not (args.frechet or args.image_size):
             rebuilt = reconstructions(name, path, photos)
             sets[f"reconstructions by {path}"] = ImageSet(rebuilt)
     if not args.frechet:
@@ -235,7 +238,9 @@ def sets_to_compare(args, metadata, training, validation):
             sets[title] = sample_weights(name, path, args, count)
     # Images of another size have other features.
     for name, found in list(sets.items()):
-        if found.images.shape[2:] != photos.shape[2:]:
+        if args.image_size:
+            sets[name] = found._replace(images=resized(found.images, args.image_size))
+        elif found.images.shape[2:] != photos.shape[2:]:
             log.warning("%s has images of another size, and is left out", name)
             del sets[name]
     return sets

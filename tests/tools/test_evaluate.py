@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.helpers.diffusion import save_small
 from tests.helpers.evaluation import measured, read
@@ -14,6 +15,7 @@ from tools import evaluate
 from utils.checkpoint import save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.config import METRICS
+from utils.data.photos import decode, resized
 from utils.evaluation import features
 from utils.evaluation.evaluate import ALTERATIONS
 from utils.evaluation.features import FlowerFeatures
@@ -170,6 +172,24 @@ def test_photos_have_the_size_and_split_of_the_weights(place, tmp_path):
         training, _ = evaluate.open_photos(args, metadata)
         assert training.images.shape[2:] == (side, side)
         assert training.metadata["split_seed"] == seed
+
+
+def test_images_are_resized_as_photos_are(place, tmp_path, capsys, monkeypatch):
+    """--image-size: as the file of the same picture is; our models' samples are too."""
+    photo = torch.from_numpy(np.load(place / "train.npy")[:1]).permute(0, 3, 1, 2)
+    Image.fromarray(photo[0].permute(1, 2, 0).numpy()).save(tmp_path / "x.png")
+    expected = decode(tmp_path / "x.png", 12, 12).float()
+    found = 255 * resized(photo.float() / 255, 12)
+    assert found.shape == (1, 3, 12, 12) and (found - expected).abs().max() <= 1.01
+    # Of all sets, 27 features of 12 x 12 pixels.
+    colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    array = str(place / "train.npy")
+    sets = measured(place, capsys, array, "--image-size", 12)
+    ours = [name for name in sets if name.startswith("our ")]
+    assert len(ours) == 2 and sets[array]["images"] == 120
+    far = sets[ours[1]]["Frechet distance"][0]
+    assert sets[array]["Frechet distance"][0] < far / 10
 
 
 @pytest.mark.parametrize("name", ["features", "prior_AE"])

@@ -111,6 +111,12 @@ def decode(path, width, height):
         return transforms.pil_to_tensor(small)  # (3, H, W)
 
 
+def resized(images, size):
+    """Resize images (N, 3, H, W) in [0, 1] as `decode` does, in 8 bits."""
+    levels = (images * 255).round().byte()
+    return transforms.resize(levels, [size, size], antialias=True).float() / 255
+
+
 def decode_one(path, width, height):
     """Return a requested photo, as `decode` does."""
     # Raises UserError if it cannot be read.
