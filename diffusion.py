@@ -13,6 +13,7 @@ same network and the same loss, with other noise levels and another weighting.
 
 import time
 from dataclasses import asdict, fields, replace
+from functools import partial
 
 from utils.cli import guard, run
 from utils.cli.arguments import command_line
@@ -287,11 +288,10 @@ def run_training(args, settings, state, started):
     device, loaders, metadata = start_training(args, settings, state)
     print(f"using device {device}", flush=True)
     data, batch_loss = loaders[0].dataset, training_loss(settings)
-    model = build(settings, len(data.classes), name)
-    model.to(device, memory_format=torch.channels_last)
-    if args.budget and not state:  # its number of epochs was determined before
-        left = args.budget - (time.monotonic() - started)
-        settings = with_budget(settings, left, model, loaders[0], batch_loss)
+    make = partial(build, num_classes=len(data.classes), name=name)
+    if args.budget and not state:  # a resumed run has its settings
+        settings = with_budget(args, settings, started, make, loaders[0], batch_loss)
+    model = make(settings).to(device, memory_format=torch.channels_last)
     metadata["settings"] = asdict(settings)
     metadata["class_proportions"] = data.class_proportions()
 
@@ -318,8 +318,7 @@ def run_training(args, settings, state, started):
     best, path = trainer.eval_model, folder / weights_name(name)
     weights, metadata = load_checkpoint(path)
     best.load_state_dict(weights, strict=True)
-    arguments = settings, len(data.classes), name
-    best.set_guide(load_guide(lambda: build(*arguments), path, metadata))
+    best.set_guide(load_guide(partial(make, settings), path, metadata))
     title = caption(name, "samples", metadata)
     save_samples(best, metadata, args.seed, vis / f"random_images_{name}", title)
     title = caption(name, model.objective, metadata)

@@ -5,7 +5,6 @@
 import hashlib
 import logging
 import time
-from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from utils.checkpoint import find_weights, weights_name
 from utils.checkpoint.resume import keep_previous, refuse_other_photos
 from utils.cli import PROJECT, UserError
 from utils.cli.progress import progress
-from utils.config import AUTOENCODERS, Settings
+from utils.config import AUTOENCODERS, NARROW, Settings
 from utils.data_processor import open_flowers
 from utils.device import fork_rng, prepare_device
 from utils.diffusion.sampling import (
@@ -32,6 +31,7 @@ from utils.optim.factory import prepare_training
 
 PROBE_STEPS = 12  # of which the first third is a warm-up
 MARGIN = 0.94  # of a budget, for a machine whose speed varies
+FEW_EPOCHS = 60  # below which the narrow diffusion model is better at equal time
 
 log = logging.getLogger(__name__)
 
@@ -234,11 +234,28 @@ def epochs_within(seconds, per_epoch):
     return epochs
 
 
-def with_budget(settings, seconds, model, loader, batch_loss):
-    """Return the settings with as many epochs as fit into `seconds`."""
-    # A copy of the model is trained for a few steps on the loader's first batch.
+def seconds_per_epoch(args, settings, build, loader, batch_loss):
+    """Return the time of an epoch; the global random state is unchanged."""
+    # A model is trained for a few steps on the loader's first batch.
     batch = [part[: settings.batch_size] for part in loader.dataset[:]]
-    copy = deepcopy(model).train()
-    optimizer, *_ = prepare_training(settings, copy, len(loader))
-    per_step = seconds_per_step(copy, optimizer, batch_loss, *batch)
-    return replace(settings, epochs=epochs_within(seconds, len(loader) * per_step))
+    with fork_rng(0):
+        model = build(settings).train()
+        model.to(prepare_device(args.device), memory_format=torch.channels_last)
+        optimizer, *_ = prepare_training(settings, model, len(loader))
+        return len(loader) * seconds_per_step(model, optimizer, batch_loss, *batch)
+
+
+def with_budget(args, settings, started, *training):
+    """Return the settings with as many epochs as fit into the budget.
+
+    started: when the command did, by time.monotonic(); training: a function settings ->
+    model, the training loader, and the loss. Where few epochs fit, the default model is
+    narrow, unless the command line gives its channels.
+    """
+    per_epoch = seconds_per_epoch(args, settings, *training)
+    few = MARGIN * args.budget < FEW_EPOCHS * per_epoch
+    if few and args.model == "diffusion" and args.channels is None:
+        settings = replace(settings, channels=NARROW)
+        per_epoch = seconds_per_epoch(args, settings, *training)
+    left = args.budget - (time.monotonic() - started)
+    return replace(settings, epochs=epochs_within(left, per_epoch))

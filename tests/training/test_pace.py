@@ -1,22 +1,24 @@
 """How much training fits into a budget, by a clock of one's own."""
 
 import re
+import time
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import diffusion
 from tests.helpers.commands import command, error_line, files_below
-from tests.helpers.diffusion import small
 from tests.helpers.training import rows_of
 from utils import experiment as pace
 from utils.checkpoint import load_checkpoint
 from utils.cli import UserError
-from utils.config import PRESETS
+from utils.config import NARROW, PRESETS
 from utils.data_processor import create_flower_dataloaders
 from utils.experiment import (
-    MARGIN,
+    FEW_EPOCHS,
     PROBE_STEPS,
     epochs_within,
     seconds_per_step,
@@ -71,25 +73,49 @@ def test_a_probe_leaves_the_random_state_alone():
     assert abs(model.weight.item()) < abs(before) and 0 < found < 5
 
 
-def test_epochs_of_a_budget_are_counted_on_a_copy(photo_folder, monkeypatch):
-    """The model is as it was, bit for bit; the number follows from the step's time."""
-    loader, _ = create_flower_dataloaders(8, photo_folder, 8, 8)  # 3 steps an epoch
-    model, seen = small(), []
+def budget_of(seconds, photos, monkeypatch, per_step, **given):
+    """Return (settings for a budget, what was probed); a step takes per_step(copy)."""
+    loader, _ = create_flower_dataloaders(8, photos, 8, 8)  # 3 steps an epoch
+    seen = []
 
-    def probe(copy, optimizer, loss_fn, images, labels):
-        seen.append((len(images), len(labels), copy is model, copy.training))
-        seconds_per_step(copy, optimizer, loss_fn, images, labels)
-        return 0.5
+    def probe(model, optimizer, loss_fn, images, labels):
+        seconds_per_step(model, optimizer, loss_fn, images, labels)
+        seen.append((len(images), len(labels), model.training))
+        return per_step(model)
 
     monkeypatch.setattr(pace, "seconds_per_step", probe)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    given = {"model": "diffusion", "channels": None, "device": "cpu"} | given
+    args = SimpleNamespace(budget=seconds, **given)
+    build = partial(diffusion.build, num_classes=3, name="diffusion")
+    training = build, loader, diffusion.training_loss(SETTINGS)
+    return with_budget(args, SETTINGS, time.monotonic(), *training), seen
+
+
+def test_epochs_of_a_budget(photo_folder, monkeypatch):
+    """The number follows from the time of a step; no random number is drawn."""
     state = torch.get_rng_state()
-    loss_fn = diffusion.training_loss(SETTINGS)
-    found = with_budget(SETTINGS, 60.0, model, loader, loss_fn)
-    assert found == replace(SETTINGS, epochs=int(MARGIN * 60 / (3 * 0.5)))
-    assert seen == [(8, 8, False, True)] and not model.training
+    given = 300.0, photo_folder, monkeypatch, lambda model: 0.5
+    found, seen = budget_of(*given)
+    # 0.94 x 300 s / 1.5 s = 188, less what the probe itself took.
+    assert FEW_EPOCHS < found.epochs <= 188
+    assert found == replace(SETTINGS, epochs=found.epochs)
+    assert seen == [(8, 8, True)]
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_short_budget_trains_the_narrow_model(photo_folder, monkeypatch):
+    """Where it has time for few epochs, or for none; not if channels are given."""
+
+    def per_step(model):
+        return 4.0 if model.args["channels"] == NARROW else 40.0
+
+    few = 60.0, photo_folder, monkeypatch, per_step
+    found, seen = budget_of(*few)
+    assert found == replace(SETTINGS, epochs=found.epochs, channels=NARROW)
+    assert 1 <= found.epochs <= 4 and len(seen) == 2
+    for given in ({"channels": (16,)}, {"model": "diffusion_64"}):
+        with pytest.raises(UserError, match="an epoch takes about 120 s"):
+            budget_of(*few, **given)
 
 
 # The command -------------------------------------------------------------------
