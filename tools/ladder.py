@@ -4,18 +4,16 @@ MODELS="models/Best_diffusion_quick.pkl models/Best_diffusion.pkl models/Best_VA
 python -m tools.evaluate $MODELS --json > log/evaluate_ladder.json
 python -m tools.ladder $MODELS
 
-The metrics are those that tools.evaluate measured. The minutes are those of all
-training steps, by the median time of a step, which this command measures for one model
-after the other; nothing else should run at the same time. Writes log/ladder.json and
-vis/ladder.png.
+The metrics are those that tools.evaluate measured, in log/evaluate_*.json. The minutes
+are those of all training steps, by the median time of a step, which this command
+measures for one model after the other; nothing else should run at the same time. Writes
+log/ladder.json and vis/ladder.png.
 """
 
 from pathlib import Path
 
 from utils.cli import UserError, guard, run
 from utils.cli.arguments import command_line
-
-EVALUATED = "evaluate_ladder.json"  # in log/, by tools.evaluate
 
 
 def parse(argv=None):
@@ -66,21 +64,29 @@ def training_minutes(name, metadata, device):
     return steps * seconds_per_step(*step) / 60
 
 
+def read_evaluations(folder):
+    """Return what tools.evaluate measured: {set of images: {metric: estimate}}."""
+    found = {}
+    for path in sorted(folder.glob("evaluate_*.json")):
+        found |= read_json(path)
+    return found
+
+
 def measured(found, path):
     """Return what tools.evaluate measured of a file's samples."""
     # Raises UserError if it did not.
     if str(path) not in found:
-        raise UserError(f"{EVALUATED} lacks {path}; run tools.evaluate with it")
+        raise UserError(
+            f"no log/evaluate_*.json has {path}; make one: python -m tools.evaluate "
+            f"{path} --json > log/evaluate_{path.stem.removeprefix('Best_')}.json"
+        )
     return found[str(path)]
 
 
 def main(argv=None):
     args = parse(argv)
     device = prepare_device(args.device)
-    evaluated = args.out / "log" / EVALUATED
-    if not evaluated.is_file():
-        raise UserError(f"{evaluated} is not there; the help says how to make it")
-    found, rows = read_json(evaluated), {}
+    found, rows = read_evaluations(args.out / "log"), {}
     for path in args.weights:
         metrics, name = measured(found, path), load_checkpoint(path)[1]["model"]
         set_seeds(0)
