@@ -8,7 +8,7 @@ from utils.checkpoint.loading import load_checkpoint, restore
 from utils.checkpoint.names import weights_name
 from utils.checkpoint.saving import save_checkpoint
 
-SAME = ("seed", "settings", "data")  # metadata that a training has in common
+SAME = ("seed", "data")  # metadata that a training has in common, beside settings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ def load_guide(build, path, metadata):
         return None
     path = Path(path).with_name(weights_name(f"guide_{metadata['model']}"))
     weights, found = load_checkpoint(path) if path.exists() else ({}, {})
-    if found and all(found.get(key) == metadata.get(key) for key in SAME):
+    # Settings that are newer than the file are not in it.
+    same = found.get("settings", {}).items() <= metadata["settings"].items()
+    if found and same and all(found.get(key) == metadata.get(key) for key in SAME):
         weights = {name: value.float() for name, value in weights.items()}
         return restore(build, weights, path)
     what = "is of another training" if found else "is missing"
