@@ -247,6 +247,7 @@ def main(argv=None):
         "sampler": config.sampler,
         "steps": config.steps,
         "guidance": config.guidance,
+        "autoguidance": config.autoguidance,
     }
     model.to(device, memory_format=torch.channels_last)
     with locked(args.out / "models" / weights_name(NAME)):
@@ -256,7 +257,7 @@ def main(argv=None):
     start = draw_start(metadata, args.count if reference else SHOWN, args.seed + 1)
     models = {
         "before": (model.cpu(), config),
-        "after": (after, replace(config, guidance=1.0)),
+        "after": (after, replace(config, guidance=1.0, autoguidance=1.0)),
     }
     found = compare(models, start, reference)
     title = caption(f"{model.name}, reflow", f"{args.couplings} couplings", metadata)

@@ -103,12 +103,15 @@ def sampler(found):
     """Return how the first set of images was sampled, in words."""
     config = next(iter(found.values()))
     words = "{sampler}, {steps} steps, NFE {nfe}, ".format(**config)
+    if config.get("autoguidance", 1) != 1:
+        words += f"autoguidance {config['autoguidance']:g}, "
     if config["guidance"] == 1:
-        return words + "no guidance"
+        return words + "no classifier-free guidance"
     # JSON has no infinity, so that an interval without an end has None there.
     low, high = config["guidance_interval"]
     limit = f"{low:g} and above" if high is None else f"from {low:g} to {high:g}"
-    return f"{words}guidance {config['guidance']:g} at sigma {limit}"
+    scale = config["guidance"]
+    return f"{words}classifier-free guidance {scale:g} at sigma {limit}"
 
 
 def settings(*models):

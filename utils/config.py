@@ -36,7 +36,6 @@ SAMPLERS = (
     "ddim",
     "ddpm",
 )
-GUIDES = ("unconditional", "early")  # without the label, or Guide_NAME.pkl
 METRICS = (  # utils.evaluation.evaluate
     "kernel distance to validation photos",
     "- to validation photos",
@@ -132,16 +131,16 @@ class SamplerConfig:
 
     sampler: str = setting("dpm++3m", "sampler", choices=SAMPLERS)
     steps: int = setting(16, "number of sampler steps", type=whole_number(1, 10_000))
-    # The estimate is u + SCALE * (c - u), c conditional and u unconditional.
+    # SCALE - 1 times the conditional minus the unconditional estimate is added.
     guidance: float = setting(
         1.0,
-        "scale of classifier-free guidance; all but 1 evaluate the network twice",
+        "scale of classifier-free guidance; all but 1 evaluate the network once more",
         type=number_from_zero(1000),
         metavar="SCALE",
     )
     guidance_interval: tuple[float, float] = setting(
         (0.2, inf),
-        "noise levels between which guidance acts",
+        "noise levels between which classifier-free guidance acts",
         type=number_from_zero(1e6),
         nargs=2,
         metavar=("LOW", "HIGH"),
@@ -156,9 +155,13 @@ class SamplerConfig:
         "last noise level, at which the image is estimated; 0: the sampler's own",
         type=number_from_zero(1e6),
     )
-    # early: by Guide_NAME.pkl, the weights of the same training at `guide_at`.
-    guide: str = setting(
-        "unconditional", "estimates that guidance moves away from", choices=GUIDES
+    # The same with the estimate by Guide_NAME.pkl, which has the network's own weights
+    # after `guide_at` of the training.
+    autoguidance: float = setting(
+        1.0,
+        "scale of guidance by early weights; all but 1 evaluate the network once more",
+        type=number_from_zero(1000),
+        metavar="SCALE",
     )
 
 
@@ -220,16 +223,15 @@ def diffusion(epochs, **options):
     defaults = {"epochs": epochs, "batch_size": 64, "lr": 3e-3, "optimizer": "muon"}
     defaults |= {"weight_decay": 0.1, "scheduler": "onecycle", "warm_up": 0.05}
     defaults |= {"hflip": True, "ema": 0.998, "density": "cosine"}
-    # Guided at all noise levels by the weights of a quarter of the training.
-    defaults |= {"guide": "early", "guide_at": 0.25, "guidance": 1.7}
-    defaults |= {"guidance_interval": (0.0, inf), "sigma_min": 0.08}
+    defaults |= {"steps": 12, "sigma_min": 0.08, "autoguidance": 1.7, "guide_at": 0.25}
+    defaults |= {"guidance": 1.4, "guidance_interval": (0.3, 5.0)}
     defaults["patience"] = epochs  # no early stop: the last weights are the best
     return DiffusionSettings(**defaults | options)
 
 
 NARROW = (64, 112, 96)  # channels of fewer than 1.2 million parameters
 # A model that tools.reflow made: without guidance, which its training images have.
-NO_GUIDANCE = {"guidance": 1.0, "guide": "unconditional", "guide_at": 0.0}
+NO_GUIDANCE = {"guidance": 1.0, "autoguidance": 1.0, "guide_at": 0.0}
 FEW_STEPS = {"sampler": "flow", "steps": 2, "sigma_min": 0.0, **NO_GUIDANCE}
 # The assignment's DDPM: uniform steps of its schedule, all of which are sampled.
 DDPM = {"objective": "eps", "density": "kit", "sampler": "ddpm", "steps": 300}
@@ -303,7 +305,6 @@ def checked(settings, given):
         "warm_up": ("scheduler", "onecycle"),
         "p_mean": ("density", "lognormal"),
         "p_std": ("density", "lognormal"),
-        "guide_at": ("guide", "early"),
     }
     for name, (other, needed) in effects.items():
         if name in given and getattr(settings, other) != needed:

@@ -10,7 +10,7 @@ from tests.helpers.training import DATA
 from utils.checkpoint import load_checkpoint, load_guide, save_guide
 from utils.cli import UserError
 
-METADATA = {"seed": 0, "settings": {"guide": "early", "count": 0}, "data": DATA}
+METADATA = {"seed": 0, "settings": {"guide_at": 0.25, "count": 0}, "data": DATA}
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_the_guide_of_another_training_is_not_used(model, tmp_path, caplog, key)
     assert not caplog.records
 
 
-def test_weights_without_autoguidance_need_no_guide(tmp_path, caplog):
-    metadata = {"settings": {"guide": "unconditional"}, "model": "diffusion"}
+def test_weights_whose_training_saved_none_need_no_guide(tmp_path, caplog):
+    metadata = {"settings": {"guide_at": 0.0}, "model": "diffusion"}
     assert load_guide(small, tmp_path / "Best_diffusion.pkl", metadata) is None
     assert not caplog.records
 

@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_refused(weights, tmp_path, model, args, words):
     assert not files_below(tmp_path)
 
 
-@pytest.mark.parametrize("asked", ["VAE", "diffusion_16"])
+@pytest.mark.parametrize("asked", ["VAE", "diffusion_64"])
 def test_weights_of_another_model_are_refused(weights, tmp_path, asked):
     """L12, P9: exit 1, both names, no picture."""
     result = draw(weights, tmp_path / "new", model=asked)

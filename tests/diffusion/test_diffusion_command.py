@@ -27,9 +27,9 @@ ASKED = {
     "batch_size": 16,
     "ema": 0.5,
     "epochs": 12,
-    "guide": "early",
     "guide_at": 0.2,
     "guidance": 1.5,
+    "autoguidance": 2.0,
 }
 FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in ASKED.items()]
 BEST = "models/Best_diffusion.pkl"

@@ -30,7 +30,7 @@ def watched(seen):
         seen.append((sigma[0].item(), x))
         return torch.zeros_like(x)
 
-    return SimpleNamespace(denoise=denoise)
+    return SimpleNamespace(denoise=denoise, guide=None)
 
 
 def shown(photos):

@@ -101,17 +101,24 @@ def test_guidance_acts_within_its_interval(sigma, inside):
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([2])])
 def test_autoguidance_moves_away_from_the_guide(labels):
-    """Karras et al. 2024: u is the guide's estimate, with the same labels or none."""
+    """Karras et al. 2024: g is the guide's estimate, with the same labels or none.
+
+    At every noise level; to classifier-free guidance it is added.
+    """
     model, x = stand_in(), torch.ones(1, 1, 1, 1)
     model.guide = SimpleNamespace(denoise=lambda *args: 0.5 * by_species(*args))
-    config = SamplerConfig(guidance=1.5, guide="early", guidance_interval=(0.0, inf))
-    guided = CFGDenoiser(model, config, labels)
-    c = by_species(x, torch.ones(1), labels)
-    torch.testing.assert_close(guided(x, 1.0), 0.5 * c + 1.5 * (c - 0.5 * c))
-    assert guided.nfe == 2
+    c, u = (by_species(x, torch.ones(1), label) for label in (labels, None))
+    auto, interval = {"autoguidance": 1.5}, {"guidance_interval": (0.5, 2.0)}
+    found = CFGDenoiser(model, SamplerConfig(**auto), labels)
+    torch.testing.assert_close(found(x, 1.0), 0.5 * c + 1.5 * (c - 0.5 * c))
+    assert found.nfe == 2
+    both = CFGDenoiser(model, SamplerConfig(guidance=3.0, **auto, **interval), labels)
+    expected = c + 0.5 * (c - 0.5 * c) + (2 * (c - u) if labels is not None else 0)
+    torch.testing.assert_close(both(x, 1.0), expected)
+    assert both.nfe == (2 if labels is None else 3)
     # Without the guide's weights there is no guidance.
     model.guide = None
-    plain = CFGDenoiser(model, config, labels)
+    plain = CFGDenoiser(model, SamplerConfig(**auto), labels)
     torch.testing.assert_close(plain(x, 1.0), c)
     assert plain.nfe == 1
 
@@ -270,14 +277,17 @@ def test_batches_are_of_one_count_and_size(monkeypatch):
 @pytest.mark.parametrize("name", DIFFUSION_MODELS)
 @pytest.mark.parametrize("named", [True, False])
 def test_the_usual_way_evaluates_at_most_forty_times(name, named):
-    """Guidance counted, and none where no species is known."""
+    """Guidance counted, which is by early weights alone where no species is known."""
     config = default_sampler_config({"settings": asdict(PRESETS[name][0])})
-    labels = torch.tensor([1, 2]) if named else None
-    _, nfe = sample(stand_in(), torch.randn(2, 1, 1, 1), config, labels)
+    labels, model = torch.tensor([1, 2]) if named else None, stand_in()
+    model.guide = stand_in()
+    _, nfe = sample(model, torch.randn(2, 1, 1, 1), config, labels)
     if name == "diffusion_ddpm":  # Algorithm 2 takes all steps, without guidance
         assert config.guidance == 1 and nfe == 300
+    elif name == "diffusion_fast":
+        assert config.guidance == 1 and nfe == 2
     else:
-        assert config.guidance > 1 and nfe <= (40 if named else 20)
+        assert config.guidance > 1 and 2 * config.steps <= nfe <= (40 if named else 30)
 
 
 def test_what_is_not_said_is_as_the_weights_say():
@@ -297,6 +307,7 @@ def test_what_is_not_said_is_as_the_weights_say():
 @pytest.mark.parametrize(
     "flags, words",
     [
+        ({"autoguidance": 2.0}, "--autoguidance: these weights have no guide; omit it"),
         ({"eta": 0.5}, "--eta: dpm.* has none; use --sampler ddim"),
         ({"eta": 1.0, "sampler": "ddpm"}, "--eta: ddpm has none"),
         ({"sampler": "ddpm", "steps": 301}, "--steps: ddpm takes 1 to 300, got 301"),

@@ -18,7 +18,7 @@ from utils.cli import UserError
 MACHINE = {"processor": "Abacus", "cores": 2, "threads": 2, "torch": "2.14"}
 LOSSES = "epoch,train_per_photo,valid_per_photo,seconds\n0,0.5,0.6,30\n1,0.25,,60.5\n"
 CONFIG = {"sampler": "dpm++3m", "steps": 16, "guidance": 1.5}
-CONFIG |= {"guidance_interval": [0.2, None], "nfe": 32}
+CONFIG |= {"autoguidance": 1.75, "guidance_interval": [0.2, None], "nfe": 32}
 ALLOWED = (  # digits that are no results
     r"`[^`]*`",  # commands and names of files
     r"https?://\S+",
@@ -203,7 +203,8 @@ def test_tables_contain_the_values_of_the_files(finished):
     assert " 41.0 photos per second" in text  # 2 x (2321 - 465) / 90.5 s
     assert "is 104.0 % of that of the\nvalidation photos by pixels" in text
     assert "20,000 couplings" in text and "1,500 million operations" in text
-    assert "dpm++3m, 16 steps, NFE 32, guidance 1.5 at sigma 0.2 and above." in text
+    words = "dpm++3m, 16 steps, NFE 32, autoguidance 1.75, "
+    assert words + "classifier-free guidance 1.5 at sigma 0.2 and above." in text
 
 
 def test_the_best_sampler_within_each_nfe_is_compared_with_the_reference(finished):

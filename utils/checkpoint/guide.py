@@ -23,10 +23,9 @@ def load_guide(build, path, metadata):
     """Return the guide beside a model's weights, or None.
 
     build: function that returns an untrained model of that kind; path: of the model's
-    weights; metadata: theirs. Warns if guidance needs a guide, and there is none of the
-    same training.
+    weights; metadata: theirs. Warns if their training saved one, and it is not there.
     """
-    if metadata.get("settings", {}).get("guide") != "early":
+    if not metadata.get("settings", {}).get("guide_at"):
         return None
     path = Path(path).with_name(weights_name(f"guide_{metadata['model']}"))
     weights, found = load_checkpoint(path) if path.exists() else ({}, {})

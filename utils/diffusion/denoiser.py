@@ -157,7 +157,7 @@ class Denoiser(nn.Module):
         self.set_guide(None)
 
     def set_guide(self, guide):
-        """Set the denoiser that guidance "early" moves away from, or None."""
+        """Set the denoiser that autoguidance moves away from, or None."""
         # Not a module of this one: its weights are saved in a file of their own.
         self.__dict__["guide"] = guide
 

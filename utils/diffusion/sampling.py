@@ -22,31 +22,35 @@ SIGMA_MIN = 0.07  # the last sigma before 0, of samplers without a schedule
 class CFGDenoiser:
     """Guidance; what a sampler calls: denoise(x, sigma) -> denoised.
 
-    The estimate is u + guidance * (c - u), where sigma lies in the guidance interval
-    (Kynkaanniemi et al. 2024, arXiv:2404.07724), and c elsewhere. c is the model's
-    estimate with the labels. u is its estimate with the null label (classifier-free
-    guidance; Ho & Salimans 2022, arXiv:2207.12598), or that of the model's guide, which
-    is the same network earlier in its training (autoguidance; Karras et al. 2024,
-    arXiv:2406.02507). Without labels, or without such a guide, there is no guidance.
+    To the estimate c with the labels two differences are added:
+
+    (guidance - 1) * (c - u), where sigma lies in the guidance interval (Kynkaanniemi et
+    al. 2024, arXiv:2404.07724). u is the estimate with the null label: classifier-free
+    guidance (Ho & Salimans 2022, arXiv:2207.12598). Without labels there is none.
+
+    (autoguidance - 1) * (c - g). g is the estimate of the model's guide with the
+    labels, which is the same network earlier in its training: autoguidance (Karras et
+    al. 2024, arXiv:2406.02507). Without a guide there is none.
+
     `nfe` counts the evaluations of networks per image.
     """
 
     def __init__(self, model, config, labels=None):
         self.model, self.config, self.labels = model, config, labels
-        early = config.guide == "early"
-        self.guide = model.guide if early else model if labels is not None else None
-        self.guide_labels = labels if early else None
         self.clip_denoised = SAMPLERS[config.sampler].clip_denoised
         self.nfe = 0
 
     @torch.no_grad()
     def __call__(self, x, sigma):
         """x (B, C, H, W), sigma: a float -> (B, C, H, W)."""
-        denoised = self.evaluate(self.model, x, sigma, self.labels)
-        guidance, (low, high) = self.config.guidance, self.config.guidance_interval
-        if self.guide and guidance != 1 and low <= sigma <= high:
-            worse = self.evaluate(self.guide, x, sigma, self.guide_labels)
-            denoised = worse + guidance * (denoised - worse)
+        config, (low, high) = self.config, self.config.guidance_interval
+        denoised = conditional = self.evaluate(self.model, x, sigma, self.labels)
+        if self.labels is not None and config.guidance != 1 and low <= sigma <= high:
+            other = self.evaluate(self.model, x, sigma, None)
+            denoised = denoised + (config.guidance - 1) * (conditional - other)
+        if self.model.guide and config.autoguidance != 1:
+            other = self.evaluate(self.model.guide, x, sigma, self.labels)
+            denoised = denoised + (config.autoguidance - 1) * (conditional - other)
         return denoised.clamp(-1, 1) if self.clip_denoised else denoised
 
     def evaluate(self, model, x, sigma, labels):
@@ -186,6 +190,10 @@ def sampler_config(args, model, metadata):
         raise UsageError(
             f"argument --guidance-interval: must be LOW, then HIGH, got {low:g} "
             f"{high:g}"
+        )
+    if given.get("autoguidance", 1) != 1 and not model.guide:
+        raise UsageError(
+            "argument --autoguidance: these weights have no guide; omit it"
         )
     if config.eta and "eta" not in sampler.options:
         taking = " or ".join(n for n, s in SAMPLERS.items() if "eta" in s.options)
