@@ -225,7 +225,7 @@ def diffusion(epochs, **options):
     defaults |= {"hflip": True, "ema": 0.998, "density": "cosine"}
     defaults |= {"steps": 12, "sigma_min": 0.08, "autoguidance": 1.7, "guide_at": 0.25}
     defaults |= {"guidance": 1.6, "guidance_interval": (0.3, 5.0)}
-    defaults["patience"] = epochs  # no early stop: the last weights are the best
+    defaults["patience"] = epochs  # no early stop
     return DiffusionSettings(**defaults | options)
 
 
