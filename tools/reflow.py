@@ -20,6 +20,7 @@ from pathlib import Path
 from utils.cli import UserError, guard, run
 from utils.cli.arguments import command_line, refuse_given, whole_number
 from utils.config import (
+    FAST,
     FEW_STEPS,
     PRESETS,
     DiffusionSettings,
@@ -33,7 +34,6 @@ SETTINGS = fields_named(DiffusionSettings, "epochs", "batch_size", "lr", "guidan
 DEFAULTS = {"epochs": 8, "batch_size": 128, "lr": 5e-4, "count": 2000}
 # Euler steps at evenly spaced times: one such step follows a straight trajectory.
 COMPARED = [SamplerConfig("flow", steps) for steps in (1, 2, 4)]
-NAME = "diffusion_fast"
 SHOWN, COLUMNS = 18, 6  # images per block of the picture, and per row
 GAP = 12  # pixels after a block of images
 
@@ -94,7 +94,7 @@ from utils.train import Trainer
 
 def settings_for(args, metadata):
     """Return the settings of a student's own training, with those of this command."""
-    preset, own = PRESETS[NAME][0], metadata["settings"]
+    preset, own = PRESETS[FAST][0], metadata["settings"]
     known = {f.name: own[f.name] for f in fields(preset) if f.name in own} | FEW_STEPS
     known |= {"epochs": args.epochs, "batch_size": args.batch_size, "lr": args.lr}
     return replace(preset, **known)
@@ -111,7 +111,7 @@ def find_student(args, model, metadata):
     else:
         student, own = deepcopy(model), metadata
     student.set_guide(None)
-    student.name = student.args["name"] = NAME
+    student.name = student.args["name"] = FAST
     device = next(model.parameters()).device
     return student.to(device, memory_format=torch.channels_last), own
 
@@ -148,7 +148,7 @@ def straighten(args, settings, model, loaders, metadata):
         num_epochs=total,
         patience=total,  # no early stop
         check_every=1,
-        log_path=args.out / "log" / f"{NAME}.csv",
+        log_path=args.out / "log" / f"{FAST}.csv",
         metadata=metadata,
     )
     # A line per epoch.
@@ -159,7 +159,7 @@ def straighten(args, settings, model, loaders, metadata):
             f"Valid Loss: {epoch.valid_loss:.4f}",
             flush=True,
         )
-    return args.out / "models" / weights_name(NAME)
+    return args.out / "models" / weights_name(FAST)
 
 
 def reflow(args, config, model, metadata, origin):
@@ -250,7 +250,7 @@ def main(argv=None):
         "autoguidance": config.autoguidance,
     }
     model.to(device, memory_format=torch.channels_last)
-    with locked(args.out / "models" / weights_name(NAME)):
+    with locked(args.out / "models" / weights_name(FAST)):
         after, metadata = reflow(args, config, model, metadata, origin)
 
     # The comparison, on noise of another seed than the couplings.

@@ -31,7 +31,7 @@ from utils.optim.factory import prepare_training
 
 PROBE_STEPS = 12  # of which the first third is a warm-up
 MARGIN = 0.94  # of a budget, for a machine whose speed varies
-FEW_EPOCHS = 60  # below which the narrow diffusion model is better at equal time
+FEW_EPOCHS = 60  # below which a budget trains the narrow diffusion model
 
 log = logging.getLogger(__name__)
 

@@ -58,8 +58,8 @@ def test_every_value_of_every_row_could_be_said(name, row):
 def test_every_field_of_a_diffusion_preset_is_a_flag_of_its_command():
     """Each flag replaces its own field only."""
     given = (
-        "--channels 16,32 --objective x0 --density kit --dropout 0.1 --num-blocks 2 "
-        "--precision fp32 --sampler heun --steps 7"
+        "--channels 16,32 --objective x0 --density lognormal --p-mean -0.5 "
+        "--dropout 0.1 --num-blocks 2 --precision fp32 --sampler heun --steps 7"
     )
     _, found = diffusion.parse([*given.split(), "--no-hflip"])
     preset = PRESETS["diffusion"][0]
@@ -69,7 +69,7 @@ def test_every_field_of_a_diffusion_preset_is_a_flag_of_its_command():
         if getattr(preset, f.name) != getattr(found, f.name)
     }
     assert changed == {*given.split()[::2], "--hflip"}
-    assert (found.channels, found.dropout, found.hflip) == ((16, 32), 0.1, False)
+    assert (found.channels, found.p_mean, found.hflip) == ((16, 32), -0.5, False)
 
 
 def test_a_preset_is_the_model_of_its_training_time():

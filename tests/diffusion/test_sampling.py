@@ -287,7 +287,8 @@ def test_the_usual_way_evaluates_at_most_forty_times(name, named):
     elif name == "diffusion_fast":
         assert config.guidance == 1 and nfe == 2
     else:
-        assert config.guidance > 1 and 2 * config.steps <= nfe <= (40 if named else 30)
+        assert config.guidance > 1 and config.autoguidance > 1
+        assert 2 * config.steps < nfe <= 40 if named else nfe == 2 * config.steps
 
 
 def test_what_is_not_said_is_as_the_weights_say():
