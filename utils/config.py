@@ -246,7 +246,7 @@ PRESETS = {
         onecycle(60, 2e-3, "adamw", weight_decay=0.1),
     ),
     "AE": (
-        onecycle(15, 4e-3, "muon", weight_decay=0.6, translate=1),
+        onecycle(15, 4e-3, "muon", weight_decay=0.6, translate=1, init_weights="torch"),
         onecycle(15, 2e-3, "adamw", weight_decay=0.01),
         AutoencoderSettings(epochs=60, lr=3.0, optimizer="sgd", scheduler="onecycle"),
     ),

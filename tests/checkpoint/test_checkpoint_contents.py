@@ -92,6 +92,19 @@ def test_readers_find_every_name_of_the_assignment(tmp_path, folder, name, file)
     assert find_weights(name, tmp_path) == path
 
 
+def test_equal_metadata_give_equal_bytes(tmp_path):
+    """Whether strings are one object, as in a resumed run, is not seen in the file."""
+    model, files = small_model("MLPAE"), []
+    for number, value in enumerate(("torch", "".join(["tor", "ch"]))):
+        settings = {"init_weights": value, "channels": (8, 16), "names": [value]}
+        path = tmp_path / str(number) / "Best_MLPAE.pkl"
+        path.parent.mkdir()
+        save_checkpoint(path, model, {"settings": settings})
+        files.append(path.read_bytes())
+        assert load_checkpoint(path)[1]["settings"] == settings
+    assert files[0] == files[1]
+
+
 @pytest.mark.parametrize(
     "name, command",
     [("AE", "train_script.py --model AE"), ("diffusion", "diffusion.py")],

@@ -101,7 +101,7 @@ def test_a_weighed_kl_trains_and_is_kept(tmp_path, photo_folder, beta):
 
 
 FLAGS_OF_AE = (
-    *("", "--no-hflip", "--translate 2", "--ema 0.9", "--init-weights torch"),
+    *("", "--no-hflip", "--translate 2", "--ema 0.9", "--init-weights own"),
     *("--warm-up 0.5", "--weight-decay 0.01", "--scheduler constant", "--split-seed 3"),
 )
 

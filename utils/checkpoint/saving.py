@@ -5,6 +5,7 @@
 # and safe loading keep and `load_state_dict` ignores.
 
 import io
+import sys
 from pathlib import Path
 
 import torch
@@ -53,11 +54,26 @@ def when(row):
 
 def describe(model, metadata):
     """Return the metadata of a model: what rebuilds it, and how it was trained."""
-    return {
-        "format": FORMAT,
-        "model": model.name,
-        "args": getattr(model, "args", {}),
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        **metadata,
-    }
+    return unshared(
+        {
+            "format": FORMAT,
+            "model": model.name,
+            "args": getattr(model, "args", {}),
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            **metadata,
+        }
+    )
+
+
+def unshared(value):
+    """Return plain types whose pickle depends on nothing but their values."""
+    # Pickle writes an object once, and refers to it where it occurs again. Whether two
+    # equal strings are one object depends on where they come from.
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {unshared(key): unshared(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(unshared, value))
+    return value
