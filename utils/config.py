@@ -256,8 +256,8 @@ PRESETS = {
     ),
     "diffusion": (diffusion(epochs=95),),
     # The same in less or in more time; the settings of the last were not measured.
-    "diffusion_quick": (diffusion(epochs=15, channels=NARROW),),
-    "diffusion_short": (diffusion(epochs=58, channels=NARROW),),
+    "diffusion_quick": (diffusion(epochs=18, channels=NARROW),),
+    "diffusion_short": (diffusion(epochs=70, channels=NARROW),),
     "diffusion_long": (diffusion(epochs=570),),
     "diffusion_fast": (diffusion(epochs=8, channels=NARROW, **FEW_STEPS),),
     "diffusion_ddpm": (diffusion(95, **DDPM),),
