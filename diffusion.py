@@ -46,8 +46,8 @@ from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
 from utils.checkpoint.guide import load_guide, save_guide
 from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
+from utils.diffusion import sampling
 from utils.diffusion.denoiser import Denoiser, draw_sigma, training_target
-from utils.diffusion.sampling import default_sampler_config, draw_labels, sample_states
 from utils.experiment import start_training, with_budget
 from utils.figures import caption, save_curves, save_strip, strip_frames
 from utils.files import prepare_target
@@ -66,10 +66,9 @@ def noise_tables(n_steps):
     """Return the schedule's tables by the paper's names, each (n_steps,) in float32.
 
     Step t = 0 .. n_steps - 1 adds noise of variance betas[t]; alphas_bar[t] is the
-    proportion of the photo's variance that remains after it (equation 4). Computed in
-    float64.
+    proportion of the photo's variance that remains after it (equation 4).
     """
-    u = torch.linspace(-6, 6, n_steps, dtype=torch.float64)
+    u = torch.linspace(-6, 6, n_steps, dtype=torch.float64)  # for precision
     betas = beta_min + (beta_max - beta_min) * torch.sigmoid(u)
     alphas, alphas_bar = 1 - betas, torch.cumprod(1 - betas, dim=0)
     tables = {
@@ -253,17 +252,18 @@ def visualize_sampling(
     if config is None:
         states = model.states(x, n_steps)
     else:
-        states = sample_states(model, x, replace(config, steps=n_steps), labels)
+        config = replace(config, steps=n_steps)
+        states = sampling.sample_states(model, x, config, labels)
     save_strip(*strip_frames(states, n_steps), save_path, title)
 
 
 def save_samples(model, metadata, seed, path, title):
     """Save a picture of samples from `seed`; training's random state is unchanged."""
     # Species in the proportions of the training photos.
-    config, size = default_sampler_config(metadata), metadata["settings"]["image_size"]
+    config = sampling.default_sampler_config(metadata)
+    size = metadata["settings"]["image_size"]
     with fork_rng(seed):
-        labels = draw_labels(metadata["class_proportions"], PICTURE_IMAGES)
-        labels = labels.to(model.betas.device)
+        labels = sampling.draw_labels(metadata["class_proportions"], PICTURE_IMAGES)
         shape = (PICTURE_IMAGES, 3, size, size)
         visualize_sampling(model, shape, config.steps, path, title, config, labels)
 
@@ -274,6 +274,7 @@ def save_samples(model, metadata, seed, path, title):
 def main(argv=None):
     started = time.monotonic()
     args, settings = parse(argv)
+    sampling.check_sampler(settings, one_minus_alphas_bar_sqrt / alphas_bar_sqrt)
     with training_session(args, settings) as (settings, state):
         run_training(args, settings, state, started)
 
@@ -317,7 +318,7 @@ def run_training(args, settings, state, started):
     # Pictures of the best weights, with their guide, and of the losses.
     best, path = trainer.eval_model, folder / weights_name(name)
     weights, metadata = load_checkpoint(path)
-    best.load_state_dict(weights, strict=True)
+    best.load_state_dict(weights)
     best.set_guide(load_guide(partial(make, settings), path, metadata))
     title = caption(name, "samples", metadata)
     save_samples(best, metadata, args.seed, vis / f"random_images_{name}", title)

@@ -25,7 +25,7 @@ from utils.cli import PROJECT, UserError, run
 from utils.cli.arguments import command_line, whole_number
 from utils.cli.progress import progress
 from utils.cli.tables import markdown_table
-from utils.files import read_csv, read_json, read_regular
+from utils.files import read_csv, read_json, read_regular, replace_file, writing
 
 # Keys of a table in the TOML file; `text` and `measure` are optional.
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
@@ -75,9 +75,14 @@ def read_tables(path):
 # Runs --------------------------------------------------------------------------------
 
 
-def code_hash(project):
-    """Return a hash of the code that trains: the scripts and everything in utils/."""
-    paths = sorted([*project.glob("*.py"), *project.glob("utils/**/*.py")])
+def code_hash(project, measured=False):
+    """Return a hash of what trains: the scripts and everything in utils/.
+
+    Of what measures too, if `measured`: the tools and the feature extractors.
+    """
+    patterns = ["*.py", "utils/**/*.py"]
+    patterns += ["tools/**/*.py", "models/features*"] if measured else []
+    paths = sorted(path for pattern in patterns for path in project.glob(pattern))
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
@@ -118,7 +123,8 @@ def result_of(table, row, seed, args, running):
     measure = " ".join([*filter(None, [table.get("measure")]), *measure_flags])
 
     # A finished run of the same commands and code is kept.
-    key = {"command": train, "measure": measure, "code": code_hash(PROJECT)}
+    code = code_hash(PROJECT, bool(measure))
+    key = {"command": train, "measure": measure, "code": code}
     kept = out / "result.json"
     if kept.is_file():
         result = read_json(kept)
@@ -133,7 +139,8 @@ def result_of(table, row, seed, args, running):
     missing = [column for column, _, _ in table["columns"] if column not in last]
     if missing:
         raise UserError(f"{out} has no {', '.join(missing)}; correct the table")
-    kept.write_text(json.dumps({**key, "last": last}), "utf-8")
+    with writing(kept):
+        replace_file(kept, [json.dumps({**key, "last": last}).encode()])
     return last
 
 

@@ -143,7 +143,7 @@ def main(argv=None):
     warm_up(model, start, SamplerConfig())
     sigma_min = args.sigma_min or default_sampler_config(metadata).sigma_min
     sigma_min = sigma_min or SIGMA_MIN
-    levels = len(schedule_from(model, sigma_min))
+    levels = len(schedule_from(model.sigmas, sigma_min))
     requested = [
         SamplerConfig(sampler, steps, sigma_min=sigma_min)
         for sampler, steps in points_requested(args.nfe, levels)

@@ -124,7 +124,8 @@ def read_images(path, args, metadata):
     paths = photos_below(path)
     if not paths:
         raise UserError(f"{path} holds no images; name a folder of pictures")
-    return ImageSet(decode_all(paths, IMAGE_SIZE, IMAGE_SIZE)[0].float() / 255)
+    size = args.image_size or IMAGE_SIZE
+    return ImageSet(decode_all(paths, size, size)[0].float() / 255)
 
 
 def read_array(path):

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 from tools.benchmark import prepare_step
 from utils.checkpoint import load_checkpoint
-from utils.config import AUTOENCODERS, PRESETS
+from utils.config import AUTOENCODERS, FAST, PRESETS
 from utils.data.dataset import split_indices
 from utils.data.synthetic import draw_flowers
 from utils.device import machine_facts, prepare_device, set_seeds
@@ -64,38 +64,36 @@ def training_minutes(name, metadata, device):
     return steps * seconds_per_step(*step) / 60
 
 
-def read_evaluations(folder):
-    """Return what tools.evaluate measured: {set of images: {metric: estimate}}."""
-    found = {}
-    for path in sorted(folder.glob("evaluate_*.json")):
-        found |= read_json(path)
-    return found
-
-
-def measured(found, path):
-    """Return what tools.evaluate measured of a file's samples."""
-    # Raises UserError if it did not.
-    if str(path) not in found:
-        raise UserError(
-            f"no log/evaluate_*.json has {path}; make one: python -m tools.evaluate "
-            f"{path} --json > log/evaluate_{path.stem.removeprefix('Best_')}.json"
-        )
-    return found[str(path)]
+def measured(folder, path):
+    """Return what tools.evaluate measured: a file's samples, and all sets."""
+    # Each set is {metric: estimate}. Raises UserError if nothing was measured.
+    for record in sorted(folder.glob("evaluate_*.json")):
+        found = read_json(record)
+        if str(path) in found:
+            return found[str(path)], found
+    raise UserError(
+        f"no log/evaluate_*.json has {path}; make one: python -m tools.evaluate "
+        f"{path} --json > log/evaluate_{path.stem.removeprefix('Best_')}.json"
+    )
 
 
 def main(argv=None):
     args = parse(argv)
     device = prepare_device(args.device)
-    found, rows = read_evaluations(args.out / "log"), {}
+    rows, photos = {}, None
     for path in args.weights:
-        metrics, name = measured(found, path), load_checkpoint(path)[1]["model"]
+        metrics, sets = measured(args.out / "log", path)
+        photos = photos or sets["validation photos"]
+        name = load_checkpoint(path)[1]["model"]
+        if name == FAST:
+            raise UserError(f"{path} was trained on images, not photos; omit it")
         set_seeds(0)
         minutes = training_minutes(name, load_model(name, path)[1], device)
         rows[name] = {"minutes": minutes, **metrics}
         print(f"{name}: {minutes:.1f} min", flush=True)
     target = prepare_target(args.out / "log" / "ladder.json")
     write_json(target, {"machine": machine_facts(), "models": rows})
-    plot_ladder(rows, found["validation photos"], args.out / "vis" / "ladder.png")
+    plot_ladder(rows, photos, args.out / "vis" / "ladder.png")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ import torch
 
 from utils.device import set_seeds
 from utils.diffusion.sampling import sampler_config
+from utils.evaluation.evaluate import ReferencePhotos
 from utils.evaluation.features import load_features
 from utils.evaluation.metrics import nearest_training_images
 from utils.experiment import chosen_weights, generate, open_datasets
@@ -56,7 +57,7 @@ from utils.registry import load_model
 
 def ratios(near):
     """Return the ratios of the distances to nearest and second nearest photo: (N,)."""
-    return near.first / near.second.clamp(min=1e-9)  # 0 for photos that exist twice
+    return near.first / near.second.clamp(min=1e-9)
 
 
 def block(rows, samples, photos, found):
@@ -107,8 +108,9 @@ def main(argv=None):
     samples = (generate(model, metadata, args.count, **options) * 255).round() / 255
 
     # The nearest photos by both distances.
-    photos = training.all_images()
     features = load_features(PROJECT / "models" / "features.pt")
+    reference = ReferencePhotos(training.all_images(), features)
+    photos = reference.images[reference.unique]
     found = {
         "pixels": nearest_training_images(samples, photos),
         "features": nearest_training_images(samples, photos, features),

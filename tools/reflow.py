@@ -74,7 +74,7 @@ import numpy as np
 import torch
 
 from utils.checkpoint import weights_name
-from utils.checkpoint.resume import locked
+from utils.checkpoint.resume import keep_previous, locked
 from utils.device import machine_facts, prepare_device, set_seeds
 from utils.diffusion.rectified_flow import (
     coupling_loaders,
@@ -82,7 +82,7 @@ from utils.diffusion.rectified_flow import (
     draw_couplings,
     rectified_flow_loss,
 )
-from utils.diffusion.sampling import default_sampler_config
+from utils.diffusion.sampling import SIGMA_MAX, default_sampler_config
 from utils.evaluation.evaluate import draw_start, generate_from, reference_stats
 from utils.experiment import chosen_weights, image_size, weights_facts
 from utils.figures import caption, grid, save_stack, scale_for
@@ -102,12 +102,18 @@ def settings_for(args, metadata):
 
 def find_student(args, model, metadata):
     """Return (the model to train, its metadata): --student's, or a copy of a model."""
-    # Raises UserError if it knows other species than the model.
+    # Raises UserError if it knows other species than the model, or another size.
     if args.student:
         student, own = load_diffusion(args.student)
         known, needed = (m.get("data", {}).get("classes") for m in (own, metadata))
         if known != needed:
             raise UserError(f"{args.student} knows other species; name other weights")
+        sizes = image_size(own), image_size(metadata)
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                "{} is of images of {} pixels, the model of {}; name other "
+                "weights".format(args.student, *sizes)
+            )
     else:
         student, own = deepcopy(model), metadata
     student.set_guide(None)
@@ -241,6 +247,11 @@ def main(argv=None):
     config = default_sampler_config(metadata)
     if args.guidance is not None:
         config = replace(config, guidance=args.guidance)
+    if config.sigma_max != SIGMA_MAX:
+        raise UserError(
+            f"{weights} sample from noise level {config.sigma_max:g}, and lines start "
+            f"at {SIGMA_MAX:g}; train with --sigma-max {SIGMA_MAX:g}"
+        )
     origin = {
         "weights": weights_facts(weights, metadata),
         "couplings": args.couplings,
@@ -250,7 +261,9 @@ def main(argv=None):
         "autoguidance": config.autoguidance,
     }
     model.to(device, memory_format=torch.channels_last)
-    with locked(args.out / "models" / weights_name(FAST)):
+    target = args.out / "models" / weights_name(FAST)
+    with locked(target):
+        keep_previous(target, metadata.get("data", {"source": "photos"}))
         after, metadata = reflow(args, config, model, metadata, origin)
 
     # The comparison, on noise of another seed than the couplings.

@@ -230,7 +230,7 @@ def diffusion(epochs, **options):
 
 
 NARROW = (64, 112, 96)  # channels of fewer than 1.2 million parameters
-NO_GUIDE = {"autoguidance": 1.0, "guide_at": 0.0}  # its early weights are too early
+NO_GUIDE = {"autoguidance": 1.0, "guide_at": 0.0}
 # A model that tools.reflow made: without guidance, which its training images have.
 NO_GUIDANCE = {"guidance": 1.0, **NO_GUIDE}
 FEW_STEPS = {"sampler": "flow", "steps": 2, "sigma_min": 0.0, **NO_GUIDANCE}
@@ -314,4 +314,9 @@ def checked(settings, given):
                 f"argument {flag_of(name)}: has no effect with {flag_of(other)} "
                 f"{getattr(settings, other)}; use it with {flag_of(other)} {needed}"
             )
+    if given.get("autoguidance", 1) != 1 and not settings.guide_at:
+        raise UsageError(
+            "argument --autoguidance: has no effect without a guide; save one with "
+            "--guide-at"
+        )
     return settings

@@ -74,6 +74,8 @@ def random_state(generators):
     """Return the states of all random numbers: global ones and these generators'."""
     name, keys, *rest = np.random.get_state()
     accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        accelerators = [torch.mps.get_rng_state()]
     return {
         "torch": torch.get_rng_state(),
         "numpy": [name, keys.tolist(), *rest],
@@ -88,6 +90,8 @@ def set_random_state(state, generators):
     np.random.set_state(tuple(state["numpy"]))
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["accelerators"])
+    if torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["accelerators"][0])
     for generator, saved in zip(generators, state["generators"], strict=True):
         generator.set_state(saved)
 

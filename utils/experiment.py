@@ -16,7 +16,7 @@ from utils.checkpoint import find_weights, weights_name
 from utils.checkpoint.resume import keep_previous, refuse_other_photos
 from utils.cli import PROJECT, UserError
 from utils.cli.progress import progress
-from utils.config import AUTOENCODERS, NARROW, Settings
+from utils.config import AUTOENCODERS, NARROW, NO_GUIDE, Settings
 from utils.data_processor import open_flowers
 from utils.device import fork_rng, prepare_device
 from utils.diffusion.sampling import (
@@ -25,13 +25,14 @@ from utils.diffusion.sampling import (
     labels_for,
     sample_batches,
 )
-from utils.files import prepare_folder
-from utils.latents import encode, load_prior, save_priors
+from utils.files import prepare_folder, prepare_target
+from utils.latents import encode, fit_priors, load_prior, save_priors
 from utils.optim.factory import prepare_training
 
 PROBE_STEPS = 12  # of which the first third is a warm-up
 MARGIN = 0.94  # of a budget, for a machine whose speed varies
 FEW_EPOCHS = 60  # below which a budget trains the narrow diffusion model
+GUIDED_FROM = 30  # epochs; the early weights of shorter trainings are too early
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +149,11 @@ def generate_batches(
     the weights' own.
 
     Of an autoencoder: prior is one of utils.config.PRIORS; weights: the file of the
-    model's weights, beside which the fitted priors are.
+    model's weights, beside which the fitted priors are, by default the one in models/.
     """
     if model.name in AUTOENCODERS:
-        fit = partial(fit_missing_priors, model, metadata)
+        weights = Path(weights or find_weights(model.name, PROJECT))
+        fit = partial(fit_missing_priors, model, metadata, weights)
         draw_codes = load_prior(prior, model, metadata, weights, fit)
         return decode_batches(model, draw_codes, count, batch_size)
     config = config or default_sampler_config(metadata)
@@ -169,8 +171,11 @@ def decode_batches(model, draw_codes, count, batch_size):
         yield images
 
 
-def fit_missing_priors(model, metadata, path):
-    """Fit and save the priors that an interrupted training did not -> Priors."""
+def fit_missing_priors(model, metadata, weights, path):
+    """Fit the priors that a training did not save -> Priors.
+
+    Saves them, unless the file has those of the best weights, and these are others.
+    """
     # The global random state is unchanged, as if they had been there. Raises UserError
     # if the photos are not those of the training.
     training = open_flowers(
@@ -185,10 +190,12 @@ def fit_missing_priors(model, metadata, path):
             f"the photos of the training; train again: python train_script.py --model "
             f"{model.name}"
         )
-    log.info("%s is missing, or of other weights, and is fitted", path)
+    log.info("%s is missing, or of other weights: priors are fitted", path)
     with fork_rng(0):
         codes = encode(model, training.all_images())
-        return save_priors(path, model, metadata, codes)
+        if path.exists() and weights.name != weights_name(model.name):
+            return fit_priors(model.name, codes)
+        return save_priors(prepare_target(path), model, metadata, codes)
 
 
 # Provenance --------------------------------------------------------------------------
@@ -250,12 +257,14 @@ def with_budget(args, settings, started, *training):
 
     started: when the command did, by time.monotonic(); training: a function settings ->
     model, the training loader, and the loss. Where few epochs fit, the default model is
-    narrow, unless the command line gives its channels.
+    narrow, and has no guide, unless the command line gives its channels or guidance.
     """
     per_epoch = seconds_per_epoch(args, settings, *training)
     few = MARGIN * args.budget < FEW_EPOCHS * per_epoch
     if few and args.model == "diffusion" and args.channels is None:
         settings = replace(settings, channels=NARROW)
         per_epoch = seconds_per_epoch(args, settings, *training)
-    left = args.budget - (time.monotonic() - started)
-    return replace(settings, epochs=epochs_within(left, per_epoch))
+    epochs = epochs_within(args.budget - (time.monotonic() - started), per_epoch)
+    if epochs < GUIDED_FROM and args.guide_at is None and args.autoguidance is None:
+        settings = replace(settings, **NO_GUIDE)
+    return replace(settings, epochs=epochs)

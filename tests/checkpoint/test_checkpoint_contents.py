@@ -107,7 +107,12 @@ def test_equal_metadata_give_equal_bytes(tmp_path):
 
 @pytest.mark.parametrize(
     "name, command",
-    [("AE", "train_script.py --model AE"), ("diffusion", "diffusion.py")],
+    [
+        ("AE", "train_script.py --model AE"),
+        ("diffusion", "diffusion.py$"),
+        ("diffusion_short", "diffusion.py --model diffusion_short"),
+        ("diffusion_fast", "-m tools.reflow"),
+    ],
 )
 def test_missing_weights_say_how_to_train(tmp_path, name, command):
     """L01"""

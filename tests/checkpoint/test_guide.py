@@ -7,8 +7,15 @@ import torch
 
 from tests.helpers.diffusion import randomize_zeros, small
 from tests.helpers.training import DATA
-from utils.checkpoint import load_checkpoint, load_guide, save_guide
+from utils.checkpoint import (
+    load_checkpoint,
+    load_guide,
+    save_checkpoint,
+    save_guide,
+)
+from utils.checkpoint.resume import keep_previous
 from utils.cli import UserError
+from utils.files import temporary
 
 METADATA = {"seed": 0, "settings": {"guide_at": 0.25, "count": 0}, "data": DATA}
 
@@ -31,6 +38,49 @@ def test_a_guide_is_the_model_in_half_precision(model, tmp_path):
         found = guide.state_dict()[name]
         torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-4)
     assert not guide.training
+
+
+def test_the_rest_of_a_killed_save_is_replaced(model, tmp_path):
+    """P1, P5: a resumed run saves the guide where a killed one had begun to."""
+    rest = temporary(tmp_path / "Guide_diffusion.pkl")
+    rest.write_bytes(b"begun")
+    save_guide(tmp_path, model, METADATA)
+    assert not rest.exists() and load_checkpoint(tmp_path / "Guide_diffusion.pkl")
+
+
+def test_a_copy_of_replaced_weights_has_a_guide(model, tmp_path):
+    """Both are kept by a new training, which replaces them one after the other."""
+    best, metadata = tmp_path / "Best_diffusion.pkl", METADATA | {"model": "diffusion"}
+    save_checkpoint(best, model, METADATA)
+    save_guide(tmp_path, model, METADATA)
+    first = (tmp_path / "Guide_diffusion.pkl").read_bytes()
+    temporary(tmp_path / "Previous_diffusion.pkl").write_bytes(b"begun")
+    keep_previous(best, DATA)
+    (tmp_path / "Guide_diffusion.pkl").write_bytes(b"of the new training")
+    assert (tmp_path / "Previous_Guide_diffusion.pkl").read_bytes() == first
+    assert load_guide(small, tmp_path / "Previous_diffusion.pkl", metadata)
+    with pytest.raises(UserError, match="/Guide_diffusion.pkl"):
+        load_guide(small, best, metadata)
+
+
+def test_a_guide_follows_the_model(model):
+    """To another device and another type."""
+    model.set_guide(small())
+    model.double()
+    assert {p.dtype for p in model.guide.parameters()} == {torch.float64}
+    model.to("meta")
+    assert {p.device.type for p in model.guide.parameters()} == {"meta"}
+
+
+def test_a_run_of_a_constant_rate_keeps_its_guide_for_more_epochs(model, tmp_path):
+    """Such a run can be resumed with another number; of a cycle it is another run."""
+    for scheduler, kept in (("constant", True), ("onecycle", False)):
+        settings = {"guide_at": 0.25, "scheduler": scheduler, "epochs": 40}
+        metadata = METADATA | {"model": "diffusion", "settings": settings}
+        save_guide(tmp_path, model, metadata)
+        more = metadata | {"settings": settings | {"epochs": 80}}
+        guide = load_guide(small, tmp_path / "Best_diffusion.pkl", more)
+        assert (guide is not None) == kept
 
 
 def test_a_guide_is_no_part_of_the_model(model):

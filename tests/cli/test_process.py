@@ -225,6 +225,18 @@ def test_a_signal_in_an_epoch(site, tmp_path, script):
         assert read_state(last).metadata["data"]["source"] == "photos"
 
 
+@pytest.mark.parametrize("name", EXIT_CODES)
+def test_a_signal_that_is_ignored_stays_so(name):
+    """As of nohup, and of a shell's `&`: the terminal may be closed."""
+    code = (
+        "import signal, sys; number = getattr(signal, sys.argv[1]);"
+        "signal.signal(number, signal.SIG_IGN);"
+        "from utils.cli.process import begin; begin();"
+        "print(signal.getsignal(number) is signal.SIG_IGN)"
+    )
+    assert python("-c", code, name).stdout == "True\n"
+
+
 def test_the_reader_of_stdout_goes_away(site, tmp_path):
     """X05, P23: as `| head -1` does."""
     process = endless(site, "train_script.py", tmp_path)

@@ -122,6 +122,26 @@ def test_flags_that_do_not_fit_are_refused(tmp_path, args, words):
 
 
 @pytest.mark.parametrize(
+    "args, words",
+    [
+        ("--eta 0.5", ["--eta", "dpm++3m has none"]),
+        ("--guidance-interval 5 0.3", ["--guidance-interval", "LOW, then HIGH"]),
+        ("--sigma-max 0.05", ["--sigma-max", "0.05"]),
+        ("--sampler ddpm --steps 400", ["--steps", "ddpm takes 1 to", "400"]),
+        ("--autoguidance 2 --guide-at 0", ["--autoguidance", "--guide-at"]),
+        ("--model diffusion_ddpm --autoguidance 2", ["--autoguidance", "--guide-at"]),
+    ],
+)
+def test_a_sampler_that_does_not_fit_is_refused_before_the_training(
+    tmp_path, args, words
+):
+    """Not at the first picture, nor by the commands that use the weights."""
+    result = command("diffusion.py", "--out", tmp_path / "new", *args.split())
+    refused(result, "diffusion.py", *words, code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     "stderr",
     [
         "",

@@ -12,6 +12,8 @@ from tests.helpers.outputs import pixels, small_picture
 from tests.helpers.training import rows_of
 from utils.checkpoint import load_checkpoint
 from utils.data_processor import create_flower_dataloaders
+from utils.experiment import generate
+from utils.registry import load_model
 
 
 @pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE"])
@@ -59,6 +61,28 @@ def test_a_prior_that_is_missing_is_fitted_to_the_trainings_photos(
         assert use(*call, project=tmp_path).code == 0
         assert picture.read_bytes() == wanted
         prior.unlink()
+
+
+def test_a_copy_of_weights_replaces_no_prior(tmp_path, photo_folder):
+    """The file beside it has the priors of the best weights, which stay."""
+    assert train("AE", tmp_path, photo_folder).code == 0
+    prior, copy = (tmp_path / "models" / f"{k}_AE.pth" for k in ("Prior", "Previous"))
+    assert train("AE", tmp_path, photo_folder, "--seed", "1").code == 0
+    before = prior.read_bytes()
+    (tmp_path / "flowers").symlink_to(photo_folder)
+    call = ("random_generation.py", "AE", tmp_path, "--prior", "gmm")
+    assert use(*call, "--weights", copy, project=tmp_path).code == 0
+    assert prior.read_bytes() == before
+
+
+def test_python_finds_the_prior_of_the_projects_weights(
+    tmp_path, photo_folder, monkeypatch
+):
+    """README: `generate` needs no path."""
+    assert train("AE", tmp_path, photo_folder).code == 0
+    monkeypatch.setattr("utils.experiment.PROJECT", tmp_path)
+    model, metadata = load_model("AE", tmp_path / "models" / "Best_AE.pth")
+    assert len(generate(model, metadata, 3, prior="gmm")) == 3
 
 
 def test_codes_too_long_for_a_covariance_get_no_prior(tmp_path, photo_folder):

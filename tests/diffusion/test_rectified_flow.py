@@ -210,6 +210,32 @@ def test_a_smaller_student_is_trained(folder, tmp_path):
     save_checkpoint(student, model, metadata | {"data": data})
     with pytest.raises(UserError, match="student.pkl knows other species"):
         command(folder, tmp_path, "--student", student, "--couplings", 20)
+    settings = metadata["settings"] | {"image_size": 16}
+    save_checkpoint(student, model, metadata | {"settings": settings})
+    with pytest.raises(UserError, match="student.pkl is of images of 16 pixels"):
+        command(folder, tmp_path, "--student", student, "--couplings", 20)
+
+
+def test_weights_of_another_first_noise_level_are_refused(tmp_path):
+    """The lines of couplings begin at SIGMA_MAX."""
+    path = save_small(tmp_path / "tiny.pkl", channels=(16,))
+    weights, metadata = load_checkpoint(path)
+    model, _ = load_diffusion(path)
+    settings = metadata["settings"] | {"sigma_max": 20.0}
+    save_checkpoint(path, model, metadata | {"settings": settings})
+    with pytest.raises(UserError, match="from noise level 20, and lines start at 80"):
+        command(tmp_path, tmp_path)
+
+
+def test_earlier_weights_are_kept_as_a_copy(folder, tmp_path):
+    for seed in "12":
+        command(folder, tmp_path, "--couplings", 20, "--seed", seed)
+    models = tmp_path / "models"
+    seeds = [
+        load_checkpoint(models / f"{kind}_diffusion_fast.pkl")[1]["seed"]
+        for kind in ("Previous", "Best")
+    ]
+    assert seeds == [1, 2]
 
 
 def test_a_copy_of_the_model_is_trained(folder, tmp_path):

@@ -1,6 +1,7 @@
 """Metrics of sets of images, against closed forms and known sets."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tests.helpers.metrics import normal, whitened
 from utils.data.synthetic import draw_flowers
 from utils.evaluation.evaluate import (
     ALTERATIONS,
+    METRICS,
     Comparison,
     ReferencePhotos,
     at_equal_count,
@@ -33,6 +35,22 @@ from utils.evaluation.metrics import (
 def flowers():
     """Return drawn flowers: (600, 3, 24, 24) in [0, 1]."""
     return draw_flowers(200, 24, 24)[0].float() / 255
+
+
+def test_few_images_get_reasons(flowers):
+    """Of fewer images, or photos, than a jackknife has groups; no metric raises."""
+    colours = torch.nn.Sequential(torch.nn.AvgPool2d(24), torch.nn.Flatten())
+    training, few = (
+        ReferencePhotos(flowers[rows], colours) for rows in (slice(100), slice(12))
+    )
+    for images, held_out in ((flowers[:12], training), (flowers[:50], few)):
+        found = evaluate(Comparison(images, colours, training, held_out))
+        assert found.keys() == METRICS.keys()
+        reasons = [text for text in found.values() if isinstance(text, str)]
+        assert all(
+            re.match("needs (more than )?[0-9]+ images, got", r) for r in reasons
+        )
+        assert len(reasons) >= 4
 
 
 # Frechet distance ---------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_a_result_of_other_code_is_not_kept(
     kept = json.loads(path.read_text())
     path.write_text(json.dumps({**kept, "last": {**kept["last"], "lr": 7.0}}))
     assert cells(output(folder, capsys, *where), "one")[-1] == "4.5 (2-7)"  # was kept
-    monkeypatch.setattr(ablations, "code_hash", lambda project: "other")
+    monkeypatch.setattr(ablations, "code_hash", lambda *_: "other")
     assert cells(output(folder, capsys, *where), "one") == cells(lines, "one")
 
 
@@ -157,6 +157,15 @@ def test_the_hash_changes_with_scripts_and_with_packages_at_any_depth(tmp_path):
             (tmp_path / name).write_text(text)
             found.add(ablations.code_hash(tmp_path))
     assert len(found) == 6
+    # What measures changes the hash of a table that has a measurement.
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "models").mkdir()
+    measured = {ablations.code_hash(tmp_path, measured=True)}
+    for name in ("tools/evaluate.py", "models/features.pt"):
+        (tmp_path / name).write_text("a = 1")
+        measured.add(ablations.code_hash(tmp_path, measured=True))
+        found.add(ablations.code_hash(tmp_path))
+    assert len(measured) == 3 and len(found) == 6
 
 
 # Tables --------------------------------------------------------------------------

@@ -192,6 +192,13 @@ def test_images_are_resized_as_photos_are(place, tmp_path, capsys, monkeypatch):
     assert sets[array]["Frechet distance"][0] < far / 10
 
 
+def test_pictures_have_the_size_that_photos_are_compared_at(place, monkeypatch):
+    """--image-size: a folder's pictures are decoded at it, not enlarged to it."""
+    path = place / "photos" / "astilbe"
+    args = evaluate.parse([str(path), "--image-size", "12"])
+    assert evaluate.read_images(path, args, {}).images.shape == (50, 3, 12, 12)
+
+
 @pytest.mark.parametrize("name", ["features", "prior_AE"])
 def test_weights_that_generate_no_images_are_refused(tmp_path, name):
     model = FlowerFeatures(["a", "b"]) if name == "features" else Priors("AE", 2, 1)

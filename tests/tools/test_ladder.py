@@ -51,6 +51,29 @@ def test_minutes_are_those_of_all_steps(place, monkeypatch, capsys):
     assert (place / "vis" / "ladder.png").stat().st_size > 10_000
 
 
+def test_the_photos_are_those_of_the_first_weights(place, monkeypatch):
+    """Not those of another record, and not of a file's name."""
+    seen = []
+    monkeypatch.setattr(ladder, "seconds_per_step", lambda *step: 1.0)
+    monkeypatch.setattr(
+        ladder, "plot_ladder", lambda rows, photos, path: seen.append(photos)
+    )
+    record = place / "log" / "evaluate_z.json"
+    record.write_text(json.dumps({"x.pkl": {}, "validation photos": {"other": 1}}))
+    command(place, "Best_VAE.pth")
+    assert seen == [METRICS]
+
+
+def test_a_model_of_generated_images_has_no_row(place):
+    """Its steps are of couplings, of which the photos' number says nothing."""
+    path = save_small(place / "Best_diffusion_fast.pkl", name="diffusion_fast")
+    record = place / "log" / "evaluate_fast.json"
+    found = {str(path): METRICS, "validation photos": METRICS}
+    record.write_text(json.dumps(found))
+    with pytest.raises(UserError, match="was trained on images, not photos; omit it"):
+        command(place, path.name)
+
+
 def test_a_step_of_every_kind_of_model_is_timed(place):
     """Really: their losses have gradients."""
     command(place, "Best_VAE.pth", "Best_diffusion.pkl")

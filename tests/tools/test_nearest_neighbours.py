@@ -1,5 +1,7 @@
 """The command that shows samples above the training photos nearest to them."""
 
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 from PIL import Image
@@ -58,6 +60,30 @@ def test_the_command_writes_a_picture(photo_folder, tmp_path):
     nearest_neighbours.main([*line.split(), "--steps", "1"])
     with Image.open(tmp_path / "vis" / "nearest_neighbours_diffusion.png") as picture:
         assert picture.width > 10 * 96 and picture.height > 15 * 96
+
+
+def test_copies_of_a_photo_that_is_there_twice_are_found(monkeypatch, tmp_path):
+    """Its second nearest photo is another one."""
+    torch.manual_seed(0)
+    photos = torch.rand(12, 3, 8, 8)
+    photos[7] = photos[3]
+    seen, training = [], MagicMock(all_images=lambda: photos)
+    training.__len__.return_value = 12
+    samples = torch.rand(40, 3, 8, 8)
+    samples[25] = photos[3]
+    for name, value in {
+        "open_datasets": lambda *_: (training, None),
+        "generate": lambda *_, **__: samples,
+        "save_stack": lambda parts, path: None,
+        "sheet": lambda samples, photos, found, title: seen.append((photos, found)),
+    }.items():
+        monkeypatch.setattr(nearest_neighbours, name, value)
+    weights = save_small(tmp_path / "tiny.pkl")
+    line = f"--out {tmp_path} --weights {weights} --count 40"
+    nearest_neighbours.main(line.split())
+    ((searched, found),) = seen
+    assert len(searched) == 11
+    assert nearest_neighbours.most_similar(found)[0] == 25
 
 
 def test_too_few_or_too_many_samples_are_refused():

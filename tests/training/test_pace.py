@@ -83,6 +83,7 @@ def budget_of(seconds, photos, monkeypatch, per_step, **given):
 
     monkeypatch.setattr(pace, "seconds_per_step", probe)
     given = {"model": "diffusion", "channels": None, "device": "cpu"} | given
+    given = {"guide_at": None, "autoguidance": None} | given
     args = SimpleNamespace(budget=seconds, **given)
     monkeypatch.setattr(pace.time, "monotonic", lambda: 7.0)  # the probe takes no time
     build = partial(diffusion.build, num_classes=3, name="diffusion")
@@ -108,8 +109,10 @@ def test_a_short_budget_trains_the_narrow_model(photo_folder, monkeypatch):
 
     few = 60.0, photo_folder, monkeypatch, per_step
     found, seen = budget_of(*few)
-    assert found == replace(SETTINGS, epochs=4, channels=NARROW)  # 56.4 s / 12 s
+    quick = replace(SETTINGS, epochs=4, channels=NARROW)  # 56.4 s / 12 s
+    assert found == replace(quick, autoguidance=1.0, guide_at=0.0)
     assert len(seen) == 2
+    assert budget_of(*few, guide_at=0.5)[0] == quick
     for given in ({"channels": (16,)}, {"model": "diffusion_64"}):
         with pytest.raises(UserError, match="an epoch takes about 120 s"):
             budget_of(*few, **given)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from functools import partial
 
 import pytest
 from filelock import FileLock
@@ -22,7 +23,10 @@ from tests.helpers.outputs import same_weights, without_seconds
 from tests.helpers.resuming import begin, differences, resume
 from utils import train as train_module
 from utils.checkpoint import last_name, load_checkpoint, weights_name, write
-from utils.checkpoint.resume import read_state
+from utils.checkpoint.resume import locked, read_state
+from utils.cli import UserError
+from utils.cli.process import leave
+from utils.files import temporary
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -184,6 +188,29 @@ def test_a_second_training_is_refused(photo_folder, tmp_path, name):
     assert result.code == 1 and f"another training is writing {path}" in line
     assert files_below(out) == []
     assert train(name, out, photo_folder).code == 0
+
+
+def test_a_refused_training_leaves_the_others_temporary_file(tmp_path):
+    """C11: the first may be inside a save; a rest is removed under the lock."""
+    path = tmp_path / "Best_AE.pth"
+    with locked(path):
+        temporary(path).write_bytes(b"half")
+        with pytest.raises(UserError, match="another training is"), locked(path):
+            pass
+        assert temporary(path).read_bytes() == b"half"
+    with locked(path):
+        assert not temporary(path).exists()
+
+
+def test_a_training_that_saved_no_state_names_no_command(
+    photo_folder, tmp_path, monkeypatch
+):
+    """The state of an earlier run would resume that run."""
+    assert train("AE", tmp_path, photo_folder).code == 0
+    end = partial(leave, signal.SIGTERM)
+    monkeypatch.setattr("train_script.start_training", lambda *_: end(None))
+    result = command("train_script.py", "--data", photo_folder, "--out", tmp_path)
+    assert (result.code, result.err) == (128 + signal.SIGTERM, "")
 
 
 # Replacing ---------------------------------------------------------------------

@@ -282,9 +282,13 @@ def valid(setting_field, value):
     # A list of numbers, the text of one, or one value. An interval may have no end.
     try:
         if options.get("nargs"):
+            if not isinstance(value, list | tuple) or len(value) != options["nargs"]:
+                return False
             texts = [str(v) for v in value if v != inf]
         elif isinstance(value, list | tuple):
             texts = [",".join(map(str, value))]
+        elif isinstance(value, str):  # a word, not the text of a number
+            return options["type"](value) == value
         else:
             texts = [str(value)]
         return all(options["type"](text) is not None for text in texts)

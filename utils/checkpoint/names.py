@@ -12,6 +12,7 @@ NAMES = {
     "features": "features.pt",
     "features_b": "features_b.pt",
 }
+OTHER_COMMANDS = {"diffusion_fast": "-m tools.reflow"}  # of python, to train a model
 KIT_NAMES = {"diffusion": "Bestmodel_diffusion.pkl"}
 
 
@@ -40,7 +41,14 @@ def find_weights(name, *roots):
         path = Path(root, folder, candidate)
         if path.exists():
             return path
-    script = "diffusion.py" if name.startswith("diffusion") else "train_script.py"
-    command = script if name == "diffusion" else f"{script} --model {name}"
     missing = Path(roots[0], FOLDERS[0], weights_name(name))
+    command = training_command(name)
     raise UserError(f"{missing} is not there; train first: python {command}")
+
+
+def training_command(name):
+    """Return the arguments of python that train a model."""
+    if name in OTHER_COMMANDS:
+        return OTHER_COMMANDS[name]
+    script = "diffusion.py" if name.startswith("diffusion") else "train_script.py"
+    return script if name == "diffusion" else f"{script} --model {name}"

@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.optim.lr_scheduler import LRScheduler
 
+from utils.checkpoint.guide import guide_path
 from utils.checkpoint.loading import (
     checked_metadata,
     invalid_settings,
@@ -28,7 +29,13 @@ from utils.checkpoint.saving import write
 from utils.cli import UserError, memory_for
 from utils.cli.arguments import flag_of
 from utils.device import random_state, set_random_state
-from utils.files import prepare_target, read_regular, replace_file, writing
+from utils.files import (
+    prepare_folder,
+    prepare_target,
+    read_regular,
+    replace_file,
+    writing,
+)
 
 MAX_STATE = 2**22  # bytes of everything in a state but the numbers of its tensors
 ENTRIES = {"metadata", "fit", "rows"}
@@ -55,7 +62,7 @@ def locked(path):
     Raises:
         UserError: if another process holds the lock.
     """
-    path = prepare_target(path)
+    prepare_folder(path.parent)
     lock = FileLock(f"{os.path.realpath(path)}.lock", timeout=0)
     try:
         lock.acquire()
@@ -65,6 +72,7 @@ def locked(path):
             "folder with --out"
         ) from None
     try:
+        prepare_target(path)  # the rest of a killed run, not of one that is running
         yield
     finally:
         lock.release()
@@ -82,15 +90,23 @@ def training_session(args, settings):
     path = args.out / "models" / weights_name(args.model)
     with locked(path):
         settings, state = restore_run(args, settings)
+        last = path.with_name(last_name(args.model))
+        before = modified(last)
         try:
             with memory_for(f"--batch-size {settings.batch_size}"):
                 yield settings, state
         except SystemExit:  # a signal
-            if path.with_name(last_name(args.model)).is_file():
+            # Without a state of its own there is nothing to resume.
+            if state or modified(last) != before:
                 words = [word for word in sys.argv if word != "--resume"]
                 command = shlex.join(["python", *words, "--resume"])
                 print(f"resume with: {command}", file=sys.stderr, flush=True)
             raise
+
+
+def modified(path):
+    """Return when a file was written, in nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 # Resuming ---------------------------------------------------------------------
@@ -273,8 +289,13 @@ def keep_previous(path, data):
         log.info(text, path, facts)
         return
     copy = path.with_name(f"Previous_{path.name.removeprefix('Best_')}")
-    with writing(copy):
-        replace_file(copy, [read_regular(path)])
+    copied = {path: copy}
+    if name := metadata.get("model"):
+        copied[guide_path(path, name)] = guide_path(copy, name)
+    for source, target in copied.items():
+        if source.is_file():
+            with writing(prepare_target(target)):
+                replace_file(target, [read_regular(source)])
     log.info("%s (%s) will be replaced; a copy is kept as %s", path, facts, copy)
 
 

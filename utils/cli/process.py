@@ -47,10 +47,11 @@ def leave(signum, _frame):
 
 def begin():
     """Prepare the process: signals, a line-buffered stdout, one-line messages."""
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)
-    if hasattr(signal, "SIGHUP"):  # the terminal was closed; not on Windows
-        signal.signal(signal.SIGHUP, leave)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
+        number = getattr(signal, name, None)  # None on Windows
+        # nohup and a shell's `&` let a process ignore signals.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
     # A closed stream would give its number to the next file that is opened.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

@@ -161,6 +161,12 @@ class Denoiser(nn.Module):
         # Not a module of this one: its weights are saved in a file of their own.
         self.__dict__["guide"] = guide
 
+    def _apply(self, fn, recurse=True):
+        # Moves to another device and changes of type; the guide follows.
+        if self.guide:
+            self.guide._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
     def inner_weights(self):
         """Yield the weights between features, which Muon orthogonalizes."""
         return self.network.inner_weights()

@@ -57,6 +57,7 @@ class CFGDenoiser:
         """Evaluate a network once."""
         self.nfe += 1
         sigmas = torch.full((len(x),), sigma, device=x.device)
+        labels = None if labels is None else labels.to(x.device)
         return model.denoise(x, sigmas, labels)
 
 
@@ -69,13 +70,14 @@ def sigmas_for(model, config):
     # steps.
     sampler = SAMPLERS[config.sampler]
     if sampler.uses_schedule:
-        return schedule_sigmas(config.steps, schedule_from(model, config.sigma_min))
+        schedule = schedule_from(model.sigmas, config.sigma_min)
+        return schedule_sigmas(config.steps, schedule)
     return sampler.sigmas(config.steps, config.sigma_max, config.sigma_min or SIGMA_MIN)
 
 
-def schedule_from(model, sigma_min):
-    """Return the levels of a model's own schedule from sigma_min up: (T,)."""
-    return model.sigmas[model.sigmas >= sigma_min]
+def schedule_from(schedule, sigma_min):
+    """Return the levels of a model's own schedule (T,) from sigma_min up."""
+    return schedule[schedule >= sigma_min]
 
 
 def sample_states(model, noise, config, labels=None, denoiser=None):
@@ -184,16 +186,23 @@ def sampler_config(args, model, metadata):
         default_steps = model.n_steps if sampler.uses_schedule else SamplerConfig.steps
         given = {"steps": default_steps, "sigma_min": 0.0} | given
     config = replace(config, **given)
-    # Refuse what does not fit together.
+    if given.get("autoguidance", 1) != 1 and not model.guide:
+        raise UsageError(
+            "argument --autoguidance: these weights have no guide; omit it"
+        )
+    check_sampler(config, model.sigmas)
+    return config
+
+
+def check_sampler(config, schedule):
+    """Raise a UsageError if the parts of a SamplerConfig do not fit together."""
+    # schedule: the model's own noise levels (T,).
+    sampler = SAMPLERS[config.sampler]
     low, high = config.guidance_interval
     if low > high:
         raise UsageError(
             f"argument --guidance-interval: must be LOW, then HIGH, got {low:g} "
             f"{high:g}"
-        )
-    if given.get("autoguidance", 1) != 1 and not model.guide:
-        raise UsageError(
-            "argument --autoguidance: these weights have no guide; omit it"
         )
     if config.eta and "eta" not in sampler.options:
         taking = " or ".join(n for n, s in SAMPLERS.items() if "eta" in s.options)
@@ -201,7 +210,7 @@ def sampler_config(args, model, metadata):
             f"argument --eta: {config.sampler} has none; use --sampler {taking}"
         )
     if sampler.uses_schedule:
-        levels = len(schedule_from(model, config.sigma_min))
+        levels = len(schedule_from(schedule, config.sigma_min))
         if config.steps > levels:
             raise UsageError(
                 f"argument --steps: {config.sampler} takes 1 to {levels}, got "
@@ -212,4 +221,3 @@ def sampler_config(args, model, metadata):
             f"argument --sigma-max: must be above the last noise level, "
             f"{config.sigma_min or SIGMA_MIN:g}, got {config.sigma_max:g}"
         )
-    return config

@@ -22,6 +22,7 @@ from utils.device import fork_rng
 from utils.diffusion.sampling import BATCH_SIZE, draw_labels, sample
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import (
+    BLOCKS,
     FEWEST_PER_DIM,
     MIN_IMAGES,
     Estimate,
@@ -119,6 +120,7 @@ def frechet(x, y, measure=frechet_distance, per_dim=1.0):
     """Return the Frechet distance of features (N, D) and (M, D) with its interval."""
     # Covariances of no more images than features are singular.
     needed, fewest = math.ceil(per_dim * x.shape[1]), min(len(x), len(y))
+    needed = max(needed, BLOCKS - 1)
     if fewest <= needed:
         return f"needs more than {needed} images, got {fewest}"
     return with_interval(lambda rows: measure(rows, y), x)
@@ -142,8 +144,8 @@ def at_equal_count(measure, x, y, count):
     """Return measure(`count` images, photos), a mean over disjoint parts of (N, D)."""
     # Precision and recall depend on the number of images.
     parts = len(x) // count
-    if not parts:
-        return f"needs {count} images, got {len(x)}"
+    if not parts or count < BLOCKS:
+        return f"needs {max(count, BLOCKS)} images, got {len(x)}"
     estimates = [
         with_interval(lambda rows: measure(rows, y), x[part::parts][:count])
         for part in range(parts)
@@ -171,6 +173,8 @@ def mean(chosen):
 
 def median_distance(found):
     """Return the median distance to the nearest photo; found: a Nearest."""
+    if len(found.first) < BLOCKS:
+        return f"needs {BLOCKS} images, got {len(found.first)}"
     return with_interval(lambda rows: rows.median().item(), found.first)
 
 

@@ -16,6 +16,7 @@ COPY_RATIO = 1 / 3  # of the distances to the nearest and the second nearest pho
 MIN_IMAGES = 10  # of which a resample is meaningful
 FEWEST_PER_DIM = 1.2  # images per feature, for an extrapolation
 SUBSETS, REPEATS = 5, 2  # numbers of images between which it is made, draws of each
+BLOCKS = 20  # groups of images, of which a jackknife leaves out one at a time
 Z = 1.96  # standard deviations of a 95 % interval
 
 
@@ -129,7 +130,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def with_interval(measure, features, blocks=20):
+def with_interval(measure, features, blocks=BLOCKS):
     """Return the Estimate of measure(features (N, D)), by the jackknife.
 
     Each of `blocks` groups of rows is left out once (Efron 1982). The interval covers
