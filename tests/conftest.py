@@ -1,6 +1,7 @@
 """What the tests share: folders of photos, and commands run as processes."""
 
 import os
+import signal
 from pathlib import Path
 
 # Tests run side by side, one thread each.
@@ -10,6 +11,10 @@ import pytest
 import torch
 
 from tests.helpers.project import write_photos
+
+# A shell lets what it starts with `&` ignore Ctrl-C, and our commands keep to that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -277,7 +277,7 @@ def test_batches_are_of_one_count_and_size(monkeypatch):
 @pytest.mark.parametrize("name", DIFFUSION_MODELS)
 @pytest.mark.parametrize("named", [True, False])
 def test_the_usual_way_evaluates_at_most_forty_times(name, named):
-    """Guidance counted, which is by early weights alone where no species is known."""
+    """Guidance counted: by early weights alone where no species is known."""
     config = default_sampler_config({"settings": asdict(PRESETS[name][0])})
     labels, model = torch.tensor([1, 2]) if named else None, stand_in()
     model.guide = stand_in()
@@ -287,8 +287,11 @@ def test_the_usual_way_evaluates_at_most_forty_times(name, named):
     elif name == "diffusion_fast":
         assert config.guidance == 1 and nfe == 2
     else:
-        assert config.guidance > 1 and config.autoguidance > 1
-        assert 2 * config.steps < nfe <= 40 if named else nfe == 2 * config.steps
+        # An evaluation more per step by the guide, and per step of an interval.
+        least = config.steps * (2 if config.autoguidance > 1 else 1)
+        assert (config.autoguidance > 1) == (PRESETS[name][0].guide_at > 0)
+        assert config.guidance > 1
+        assert least < nfe <= 40 if named else nfe == least
 
 
 def test_what_is_not_said_is_as_the_weights_say():

@@ -94,7 +94,7 @@ def test_every_sampler_is_counted_timed_and_compared(run, tmp_path):
         assert point["seconds_per_image"] > 0
         value, low, high = point["frechet"]
         assert low < value < high
-        assert point["frechet_to_validation"] == "needs more than 12 images, got 6"
+        assert point["frechet_to_validation"] == "needs more than 19 images, got 6"
         assert point["kernel_to_validation"] == "needs 10 images, got 6"
     for steps in (2, 4):
         ddim, euler, flow = (
