@@ -45,9 +45,14 @@ def equal(one, other):
 
 def differences(name, one, other):
     """Return the kinds of files in which two finished trainings differ."""
-    found, best = [], f"models/{weights_name(name)}"
-    if (one / best).read_bytes() != (other / best).read_bytes():
-        found.append("best")
+    second = "guide" if name == "diffusion" else "prior"
+    files = {"best": weights_name(name), second: weights_name(f"{second}_{name}")}
+    found = [
+        kind
+        for kind, file in files.items()
+        if (one / "models" / file).read_bytes()
+        != (other / "models" / file).read_bytes()
+    ]
     last = f"models/{last_name(name)}"
     if not equal(read_state(one / last).content, read_state(other / last).content):
         found.append("last")
@@ -60,8 +65,4 @@ def differences(name, one, other):
             pixels(one / picture) == pixels(other / picture)
         ).all():
             found.append(kind)
-    if name != "diffusion":
-        prior = f"models/{weights_name('prior_' + name)}"
-        if (one / prior).read_bytes() != (other / prior).read_bytes():
-            found.append("prior")
     return found
