@@ -60,6 +60,8 @@ def start(site, script, *args, env=(), **streams):
         [sys.executable, os.path.join("..", "nn lab", script), *map(str, args)],
         cwd=site.parent / "here",
         env={**BARE, **dict(env)},
+        # As from a terminal, also where the tests run under nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
     )
 
