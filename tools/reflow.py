@@ -249,8 +249,8 @@ def main(argv=None):
         config = replace(config, guidance=args.guidance)
     if config.sigma_max != SIGMA_MAX:
         raise UserError(
-            f"{weights} sample from noise level {config.sigma_max:g}, and lines start "
-            f"at {SIGMA_MAX:g}; train with --sigma-max {SIGMA_MAX:g}"
+            f"{weights} sample from noise level {config.sigma_max:g}, couplings need "
+            f"{SIGMA_MAX:g}; train with --sigma-max {SIGMA_MAX:g}"
         )
     origin = {
         "weights": weights_facts(weights, metadata),

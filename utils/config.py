@@ -230,7 +230,7 @@ def diffusion(epochs, **options):
 
 
 NARROW = (64, 112, 96)  # channels of fewer than 1.2 million parameters
-NO_GUIDE = {"autoguidance": 1.0, "guide_at": 0.0}
+NO_GUIDE = {"autoguidance": 1.0, "guide_at": 0.0}  # of trainings of few epochs
 # A model that tools.reflow made: without guidance, which its training images have.
 NO_GUIDANCE = {"guidance": 1.0, **NO_GUIDE}
 FEW_STEPS = {"sampler": "flow", "steps": 2, "sigma_min": 0.0, **NO_GUIDANCE}

@@ -152,7 +152,8 @@ def generate_batches(
     model's weights, beside which the fitted priors are, by default the one in models/.
     """
     if model.name in AUTOENCODERS:
-        weights = Path(weights or find_weights(model.name, PROJECT))
+        if prior != "normal":  # fitted to the codes of these weights
+            weights = Path(weights or find_weights(model.name, PROJECT))
         fit = partial(fit_missing_priors, model, metadata, weights)
         draw_codes = load_prior(prior, model, metadata, weights, fit)
         return decode_batches(model, draw_codes, count, batch_size)
@@ -257,7 +258,8 @@ def with_budget(args, settings, started, *training):
 
     started: when the command did, by time.monotonic(); training: a function settings ->
     model, the training loader, and the loss. Where few epochs fit, the default model is
-    narrow, and has no guide, unless the command line gives its channels or guidance.
+    narrow, unless the command line gives its channels; where fewer do, there is no
+    guide, unless it gives the guide or its scale.
     """
     per_epoch = seconds_per_epoch(args, settings, *training)
     few = MARGIN * args.budget < FEW_EPOCHS * per_epoch

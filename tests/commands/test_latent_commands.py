@@ -83,6 +83,9 @@ def test_python_finds_the_prior_of_the_projects_weights(
     monkeypatch.setattr("utils.experiment.PROJECT", tmp_path)
     model, metadata = load_model("AE", tmp_path / "models" / "Best_AE.pth")
     assert len(generate(model, metadata, 3, prior="gmm")) == 3
+    # N(0, I) is in no file.
+    monkeypatch.setattr("utils.experiment.PROJECT", tmp_path / "empty")
+    assert len(generate(model, metadata, 3)) == 3
 
 
 def test_codes_too_long_for_a_covariance_get_no_prior(tmp_path, photo_folder):

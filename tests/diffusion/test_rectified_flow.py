@@ -223,7 +223,7 @@ def test_weights_of_another_first_noise_level_are_refused(tmp_path):
     model, _ = load_diffusion(path)
     settings = metadata["settings"] | {"sigma_max": 20.0}
     save_checkpoint(path, model, metadata | {"settings": settings})
-    with pytest.raises(UserError, match="from noise level 20, and lines start at 80"):
+    with pytest.raises(UserError, match="from noise level 20, couplings need 80"):
         command(tmp_path, tmp_path)
 
 
