@@ -192,7 +192,7 @@ def test_images_are_resized_as_photos_are(place, tmp_path, capsys, monkeypatch):
     assert sets[array]["Frechet distance"][0] < far / 10
 
 
-def test_pictures_have_the_size_that_photos_are_compared_at(place, monkeypatch):
+def test_pictures_have_the_size_that_photos_are_compared_at(place):
     """--image-size: a folder's pictures are decoded at it, not enlarged to it."""
     path = place / "photos" / "astilbe"
     args = evaluate.parse([str(path), "--image-size", "12"])
