@@ -257,9 +257,9 @@ def with_budget(args, settings, started, *training):
     """Return the settings with as many epochs as fit into the budget.
 
     started: when the command did, by time.monotonic(); training: a function settings ->
-    model, the training loader, and the loss. Where few epochs fit, the default model is
-    narrow, unless the command line gives its channels; where fewer do, there is no
-    guide, unless it gives the guide or its scale.
+    model, the training loader, and the loss. Where fewer than FEW_EPOCHS fit, the
+    default model is narrow, unless the command line gives its channels. Where fewer
+    than GUIDED_FROM fit, it has no guide, unless the command line gives guide or scale.
     """
     per_epoch = seconds_per_epoch(args, settings, *training)
     few = MARGIN * args.budget < FEW_EPOCHS * per_epoch
