@@ -1,6 +1,8 @@
 """Values of flags, and the table of settings that they replace."""
 
+import importlib
 import io
+import pkgutil
 from argparse import ArgumentTypeError
 from contextlib import redirect_stderr
 from dataclasses import fields
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 import diffusion
 import random_generation
+import tools
 import train_script
 import visualization
 from utils import config
@@ -84,6 +87,26 @@ def test_a_preset_is_the_model_of_its_training_time():
         with pytest.raises(SystemExit) as end, redirect_stderr(io.StringIO()):
             diffusion.parse(line.split())
         assert end.value.code == 2
+
+
+def parsers():
+    """Yield the modules of all commands."""
+    yield from COMMANDS
+    for found in pkgutil.iter_modules(tools.__path__, "tools."):
+        name = f"{found.name}.__main__" if found.ispkg else found.name
+        if hasattr(module := importlib.import_module(name), "parse"):
+            yield module
+
+
+def test_every_command_prints_its_help(capsys):
+    """X21, also of tools."""
+    modules = list(parsers())
+    assert len(modules) > 12
+    for module in modules:
+        with pytest.raises(SystemExit) as end:
+            module.parse(["--help"])
+        out, err = capsys.readouterr()
+        assert (end.value.code, err) == (0, "") and "--debug" in out
 
 
 COMMANDS = (train_script, visualization, random_generation, diffusion)

@@ -193,7 +193,10 @@ def command_line(doc, *flags, settings=(), choices=None, **defaults):
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    choices, either = choices or {}, parser.add_mutually_exclusive_group()
+    # argparse cannot print the help of an empty group.
+    exclusive = {"--model", "--preset"} <= {*flags}
+    either = parser.add_mutually_exclusive_group() if exclusive else parser
+    choices = choices or {}
     for flag in flags:
         chosen = {"choices": choices[flag]} if flag in choices else {}
         where = either if flag in ("--model", "--preset") else parser
