@@ -31,7 +31,7 @@ from utils.config import (
 FLAGS = "--weights --seed --device --out"
 MEASURING = "--count --extractor --data --strict-data"
 SETTINGS = fields_named(DiffusionSettings, "epochs", "batch_size", "lr", "guidance")
-DEFAULTS = {"epochs": 8, "batch_size": 128, "lr": 5e-4, "count": 2000}
+DEFAULTS = {"epochs": 16, "batch_size": 32, "lr": 2e-3, "count": 2000}
 # Euler steps at evenly spaced times: one such step follows a straight trajectory.
 COMPARED = [SamplerConfig("flow", steps) for steps in (1, 2, 4)]
 SHOWN, COLUMNS = 18, 6  # images per block of the picture, and per row
@@ -131,7 +131,8 @@ def make_loaders(args, config, model, metadata):
     )
     labels = draw_coupling_labels(proportions, null_label, args.couplings)
     couplings = draw_couplings(model, config, labels, image_size(metadata))
-    return coupling_loaders(couplings, labels, args.batch_size, args.seed)
+    hflip = metadata.get("settings", {}).get("hflip", False)
+    return coupling_loaders(couplings, labels, args.batch_size, args.seed, hflip)
 
 
 def straighten(args, settings, model, loaders, metadata):

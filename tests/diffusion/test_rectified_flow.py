@@ -24,6 +24,7 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.cli import UsageError, UserError
 from utils.config import SamplerConfig
 from utils.diffusion.rectified_flow import (
+    FIRST,
     LABEL_DROPOUT,
     coupling_loaders,
     draw_coupling_labels,
@@ -147,6 +148,52 @@ def test_the_last_tenth_of_the_couplings_is_the_validation_set():
     assert all(torch.equal(batch[:, 0], labels) for batch, labels in training)
 
 
+def test_half_of_the_training_couplings_are_mirrored():
+    """Noise and image alike, and anew in each pass; validation couplings never are."""
+    couplings = torch.randn(400, 2, 3, 4, 4)
+    loaders = coupling_loaders(couplings, torch.arange(400), 20, seed=0, hflip=True)
+    training, validation = loaders
+    passes = []
+    for _ in range(2):
+        rows = [
+            r for batch, labels in training for r in zip(batch, labels, strict=True)
+        ]
+        mirrored = [not torch.equal(row, couplings[label]) for row, label in rows]
+        for (row, label), flipped in zip(rows, mirrored, strict=True):
+            kept = couplings[label].flip(-1) if flipped else couplings[label]
+            assert torch.equal(row, kept)
+        assert 0.4 < sum(mirrored) / len(mirrored) < 0.6
+        passes.append(
+            {int(label): m for (_, label), m in zip(rows, mirrored, strict=True)}
+        )
+    assert passes[0] != passes[1]
+    (held_out, labels), *_ = validation
+    assert torch.equal(held_out, couplings[labels])
+
+
+def test_a_part_of_the_times_is_where_samplers_start(couplings):
+    """There x is the drawn noise, times SIGMA_MAX; others are uniform below."""
+    seen = []
+
+    class Watching(nn.Module):
+        objective = "flow"
+
+        def model_output(self, x, sigma, labels):
+            seen.append(sigma)
+            return torch.zeros_like(x)
+
+    labels = torch.zeros(len(couplings), dtype=torch.int64)
+    rectified_flow_loss(Watching(), couplings, labels)
+    (sigma,) = seen
+    time = sigma / (1 + sigma)
+    first = time == time.max()
+    assert sigma[first].max().item() == pytest.approx(SIGMA_MAX, rel=1e-4)
+    assert first.float().mean().item() == pytest.approx(FIRST, abs=0.05)
+    assert time[~first].mean().item() == pytest.approx(
+        SIGMA_MAX / (1 + SIGMA_MAX) / 2, abs=0.05
+    )
+
+
 # The command --------------------------------------------------------------------------
 
 
@@ -161,7 +208,8 @@ def folder(tmp_path_factory):
 
 def command(folder, out, *arguments):
     """Run the command on few couplings."""
-    few = ["--couplings", 160, "--batch-size", 16, "--epochs", 1, "--out", out]
+    few = ["--couplings", 160, "--batch-size", 16, "--epochs", 1]
+    few += ["--lr", 5e-4, "--out", out]
     line = ["--weights", folder / "tiny.pkl", *few, *arguments]
     reflow.main(list(map(str, line)))
 

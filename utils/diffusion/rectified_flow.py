@@ -27,6 +27,7 @@ from utils.diffusion.sampling import (
 
 VALIDATION = 0.1  # proportion of the couplings
 LABEL_DROPOUT = 0.1  # proportion of the couplings with the null label
+FIRST = 0.3  # proportion of the times in training that are where samplers start
 TRAJECTORY_STEPS = 64  # evaluations along a trajectory, at even times
 TRAJECTORY_SIGMA_MIN = 0.01  # where trajectories end; lower than for samples
 
@@ -69,21 +70,39 @@ def draw_couplings(model, config, labels, size):
 def rectified_flow_loss(model, couplings, labels):
     """Return the mean squared error of the network's output along lines: a scalar."""
     # couplings: (B, 2, 3, H, W), of `draw_couplings`; labels: (B,). Times t = sigma /
-    # (1 + sigma) are uniform, one in each of B equal parts.
+    # (1 + sigma) are uniform, but for FIRST of them at SIGMA_MAX: all that a sample in
+    # one evaluation depends on.
     noise, image = couplings.unbind(dim=1)  # each (B, 3, H, W)
-    first, last = (sigma / (1 + sigma) for sigma in (SIGMA_MIN, SIGMA_MAX))
-    time = first + (last - first) * stratified_uniform(len(image), image.device)
+    last, first = (sigma / (1 + sigma) for sigma in (SIGMA_MIN, SIGMA_MAX))
+    place = stratified_uniform(len(image), image.device) / (1 - FIRST)
+    time = last + (first - last) * place.clamp(max=1)
     sigma, labels = time / (1 - time), labels.to(image.device)
     x = image + sigma.view(-1, 1, 1, 1) * noise
     output = model.model_output(x, sigma, labels)
     return F.mse_loss(output, training_target(model.objective, image, noise, sigma))
 
 
-def coupling_loaders(couplings, labels, batch_size, seed):
+class MirroredCouplings(TensorDataset):
+    """Couplings and labels, of which half are mirrored at random.
+
+    A model that was trained on flipped photos maps mirrored noise to nearly the
+    mirrored image, so these are couplings too.
+    """
+
+    def __getitem__(self, indices):
+        couplings, labels = super().__getitem__(indices)
+        shape = -1, *[1] * (couplings.dim() - 1)
+        mirrored = torch.rand(len(couplings)).view(shape) < 0.5
+        return torch.where(mirrored, couplings.flip(-1), couplings), labels
+
+
+def coupling_loaders(couplings, labels, batch_size, seed, hflip=False):
     """Return (training, validation) loaders of batches (couplings, labels)."""
-    # The last couplings are the validation set; `seed` shuffles the others.
+    # The last couplings are the validation set; `seed` shuffles the others, of which
+    # `hflip` mirrors half.
     cut = len(couplings) - max(1, round(VALIDATION * len(couplings)))
-    training = TensorDataset(couplings[:cut], labels[:cut])
+    kind = MirroredCouplings if hflip else TensorDataset
+    training = kind(couplings[:cut], labels[:cut])
     validation = TensorDataset(couplings[cut:], labels[cut:])
     generator = torch.Generator().manual_seed(seed)
     shuffled = RandomSampler(training, generator=generator)
