@@ -1,7 +1,7 @@
 """Compare samplers: Frechet distance and time against network evaluations.
 
 python -m tools.compare_samplers
-python -m tools.compare_samplers models/Best_diffusion_16.pkl --data flowers_16
+python -m tools.compare_samplers models/Best_diffusion_64.pkl --data flowers_16
 
 Every sampler generates images of the same species from the same noise, without
 guidance, in at most each of the --nfe numbers of network evaluations. All stop at the

@@ -66,11 +66,12 @@ def training_minutes(name, metadata, device):
 
 def measured(folder, path):
     """Return what tools.evaluate measured: a file's samples, and all sets."""
-    # Each set is {metric: estimate}. Raises UserError if nothing was measured.
-    for record in sorted(folder.glob("evaluate_*.json")):
-        found = read_json(record)
-        if str(path) in found:
-            return found[str(path)], found
+    # Each set is {metric: estimate}. Of several measurements the one of most images.
+    # Raises UserError if nothing was measured.
+    records = map(read_json, sorted(folder.glob("evaluate_*.json")))
+    if found := [sets for sets in records if str(path) in sets]:
+        most = max(found, key=lambda sets: sets[str(path)]["images"])
+        return most[str(path)], most
     raise UserError(
         f"no log/evaluate_*.json has {path}; make one: python -m tools.evaluate "
         f"{path} --json > log/evaluate_{path.stem.removeprefix('Best_')}.json"

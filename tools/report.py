@@ -64,23 +64,23 @@ def read_metadata(root, name):
 
 def figures(root):
     """Return the values of the template's names: {name: text}."""
-    model = read_metadata(root, "diffusion")
-    model_16 = read_metadata(root, "diffusion_16")
+    model, other = (read_metadata(root, n) for n in ("diffusion", "diffusion_64"))
     values = {
-        "settings": tables.settings(model, model_16),
+        "settings": tables.settings(model, other),
+        "parameters_fast": f"{read_metadata(root, 'diffusion_fast')['parameters']:,}",
         "torch": model["torch"],
         "threads": model["threads"],
     }
-    # The default model, the DDPM, 16 species, and 48 x 48.
-    for suffix in ("", "_ddpm", "_16", "_48"):
+    # The default model, the DDPM, and sixteen species at 64 x 64.
+    for suffix in ("", "_ddpm", "_64"):
         values |= model_figures(root, suffix)
-    # The DDPM beside the default model.
-    compared = read_json(root, "evaluate_diffusion_ddpm")
-    default = next(iter(read_json(root, "evaluate_diffusion").values()))
-    values["distances_ddpm"] = tables.distances(compared | {"default model": default})
+    # The classifier was trained at 24 x 24.
+    at_24 = read_json(root, "evaluate_diffusion_64_at_24")
+    values["distances_64_at_24"] = tables.distances(at_24)
+    values["species_64"] = tables.species(at_24)
     # The default model in detail.
     values |= sample_figures(root, model) | sampler_figures(root)
-    return values | throughput_figures(root)
+    return values | ladder_figures(root) | throughput_figures(root)
 
 
 def model_figures(root, suffix):
@@ -95,6 +95,7 @@ def model_figures(root, suffix):
         "count": tables.rounded(next(iter(found.values()))["images"]),
         "distances": tables.distances(found),
         "species": tables.species(found),
+        "variety": tables.variety(found),
         "sampler": tables.sampler(found),
     }
     return {name + suffix: value for name, value in values.items()}
@@ -108,6 +109,9 @@ def sample_figures(root, model):
     )
     own, photos = next(iter(found.values())), found["validation photos"]
     vae = found["our VAE"]["Frechet distance"]
+    # The same by the second extractor: this model, then the VAE.
+    second = read_json(root, "features_b_diffusion")
+    ours_b, vae_b = (facts["Frechet distance"] for facts in second.values())
     # Photos of the whole training: training photos times epochs.
     trained = (model["data"]["count"] - photos["images"]) * len(losses["seconds"])
     # Distances to the nearest training photo, relative to those of held-out photos.
@@ -120,20 +124,30 @@ def sample_figures(root, model):
     return {
         "speed": tables.rounded(trained / sum(losses["seconds"])),
         "vae_ratio": f"{vae[0] / own['Frechet distance'][0]:.1f}",
+        "vae_ratio_b": f"{vae_b[0] / ours_b[0]:.1f}",
+        "distances_b": tables.distances(second),
         "copies": tables.copies(found),
-        "seeds": tables.distances(read_json(root, "seeds_diffusion")),
     } | ratios
 
 
 def sampler_figures(root):
     """Return the comparison of samplers, and few evaluations after reflow."""
-    compared = read_json(root, "compare_samplers_diffusion")
+    compared = read_json(root, "compare_samplers_diffusion_short")
     reflow = read_json(root, "reflow_diffusion")
     return {
         "samplers": tables.samplers(compared),
         "samplers_machine": tables.machine(compared["facts"]["machine"]),
         "couplings": tables.rounded(reflow["reflow"]["couplings"]),
         "reflow": tables.reflow(reflow),
+    }
+
+
+def ladder_figures(root):
+    """Return quality against training time, as tools.ladder measured it."""
+    found = read_json(root, "ladder")
+    return {
+        "ladder": tables.ladder(found["models"]),
+        "ladder_machine": tables.machine(found["machine"]),
     }
 
 

@@ -4,7 +4,12 @@ from utils.cli.tables import markdown_table
 
 NFE_LIMITS = (4, 8, 16, 40)  # the best sampler within each has a row
 UNUSED = {"patience", "eta", "sigma_max"}  # settings in which no model here differs
-NAMES = {"our VAE": "VAE of part 3", "our AE": "AE of part 2"}  # in tools.evaluate
+NAMES = {  # in tools.evaluate
+    "our VAE": "VAE of part 3",
+    "our AE": "AE of part 2",
+    "models/Best_VAE.pth": "VAE of part 3",
+    "models/Best_diffusion_short.pkl": "`--preset short`",
+}
 
 # Numbers as text ---------------------------------------------------------------------
 
@@ -59,7 +64,10 @@ def metrics(found, columns):
         for heading, (metric, form) in columns.items()
         if any(metric in facts for facts in sets.values())
     }
+    measured = {metric for metric, _ in columns.values()} - {"images"}
     for name, facts in sets.items():
+        if not measured & facts.keys():  # such as copies of photos
+            continue
         # A str is the reason why there is no value, such as no requested species.
         values = [(facts.get(metric, ""), form) for metric, form in columns.values()]
         cells = ["-" if isinstance(v, str) else form(v) for v, form in values]
@@ -85,10 +93,34 @@ def distances(found):
 
 
 def species(found):
-    """Return the table of classified species, precision and recall."""
+    """Return the table of classified species."""
+    name = "classified as requested"
+    return metrics(found, {name: (name, percent_estimate)})
+
+
+def variety(found):
+    """Return the table of recall and precision."""
     names = "recall at equal number", "precision at equal number"
-    names += "recall", "precision", "classified as requested"
     return metrics(found, {name: (name, percent_estimate) for name in names})
+
+
+def ladder(models):
+    """Return the table of models of different training times, the fastest first."""
+    columns = {
+        "kernel distance": ("kernel distance to validation photos", estimate),
+        "extrapolated": ("- extrapolated", estimate),
+        "recall": ("recall at equal number", percent_estimate),
+        "precision": ("precision at equal number", percent_estimate),
+        "as requested": ("classified as requested", percent_estimate),
+        "copies by features": ("copies by features", percent_estimate),
+    }
+    rows = []
+    for name, found in sorted(models.items(), key=lambda row: row[1]["minutes"]):
+        values = [(found[metric], form) for metric, form in columns.values()]
+        cells = ["-" if isinstance(v, str) else form(v) for v, form in values]
+        counts = f"{found['minutes']:.1f}", str(found.get("nfe", 1))
+        rows.append([f"`{name}`", *counts, *cells])
+    return markdown_table(["model", "minutes", "NFE", *columns], rows)
 
 
 def copies(found):
@@ -139,10 +171,11 @@ def machine(facts):
 
 def samplers(found):
     """Return a table: the reference, and the best sampler within each of NFE_LIMITS."""
-    points = [p for p in found["points"] if not isinstance(p["frechet"], str)]
-    # The ancestral sampler with all steps of the schedule has the most evaluations.
-    reference = max(points, key=lambda p: p["nfe"])
-    chosen = {"reference": reference}
+    # The first point is the reference, the last one its whole schedule.
+    points = found["points"]
+    reference = points[0]
+    chosen = {"reference": reference, "whole schedule": points[-1]}
+    points = [p for p in points if not isinstance(p["frechet"], str)]
     for limit in NFE_LIMITS:
         if within := [point for point in points if point["nfe"] <= limit]:
             best = min(within, key=lambda point: point["frechet"][0])

@@ -262,7 +262,6 @@ PRESETS = {
     "diffusion_long": (diffusion(epochs=570),),
     "diffusion_fast": (diffusion(epochs=8, channels=NARROW, **FEW_STEPS),),
     "diffusion_ddpm": (diffusion(95, **DDPM),),
-    "diffusion_16": (diffusion(epochs=40),),
     "diffusion_64": (
         diffusion(epochs=30, image_size=64, patch=2, channels=(64, 128, 192)),
     ),

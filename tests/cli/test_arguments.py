@@ -83,7 +83,7 @@ def test_a_preset_is_the_model_of_its_training_time():
     pixels = [rows.epochs * sum(rows.channels) for _, rows in found]
     assert pixels == sorted(set(pixels))
     assert found[2][1] == diffusion.parse([])[1]
-    for line in ("--preset fast", "--preset quick --model diffusion_16"):
+    for line in ("--preset fast", "--preset quick --model diffusion_64"):
         with pytest.raises(SystemExit) as end, redirect_stderr(io.StringIO()):
             diffusion.parse(line.split())
         assert end.value.code == 2

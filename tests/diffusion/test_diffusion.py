@@ -265,9 +265,9 @@ def test_settings_become_a_model(precision, bfloat16):
     """Rule 9: every row's field that shapes the network arrives there."""
     fields = dict(channels=(16, 32), num_blocks=2, objective="eps", dropout=0.25)
     row = replace(PRESETS["diffusion"][0], precision=precision, **fields)
-    model = diffusion.build(row, 5, "diffusion_16")
+    model = diffusion.build(row, 5, "diffusion_64")
     copy = Diffuser(300, num_classes=5, **fields)
     copy.load_state_dict(model.state_dict(), strict=True)
     rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
-    assert (model.objective, model.name, rates) == ("eps", "diffusion_16", {0.25})
+    assert (model.objective, model.name, rates) == ("eps", "diffusion_64", {0.25})
     assert model.network.bfloat16 is bfloat16

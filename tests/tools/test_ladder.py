@@ -11,6 +11,7 @@ from utils.cli import UserError
 from VarAutoencoder import VarAutoencoder
 
 METRICS = {
+    "images": 2000,
     "kernel distance to validation photos": [0.2, 0.1, 0.3],
     "kernel distance": [0.4, 0.3, 0.5],
     "recall at equal number": [0.5, 0.4, 0.6],
@@ -62,6 +63,18 @@ def test_the_photos_are_those_of_the_first_weights(place, monkeypatch):
     record.write_text(json.dumps({"x.pkl": {}, "validation photos": {"other": 1}}))
     command(place, "Best_VAE.pth")
     assert seen == [METRICS]
+
+
+def test_of_several_measurements_that_of_most_images_counts(place, monkeypatch):
+    """Wherever its name stands in the alphabet."""
+    monkeypatch.setattr(ladder, "seconds_per_step", lambda *step: 1.0)
+    for name in "az":
+        fewer = METRICS | {"images": 500, "kernel distance": [0.9, 0.8, 1.0]}
+        found = {str(place / "Best_VAE.pth"): fewer, "validation photos": METRICS}
+        (place / "log" / f"evaluate_{name}.json").write_text(json.dumps(found))
+    command(place, "Best_VAE.pth")
+    found = json.loads((place / "log" / "ladder.json").read_text())["models"]
+    assert found["VAE"] == METRICS | {"minutes": found["VAE"]["minutes"]}
 
 
 def test_a_model_of_generated_images_has_no_row(place):

@@ -24,10 +24,10 @@ ALLOWED = (  # digits that are no results
     r"https?://\S+",
     r"\barXiv:\d{4}\.\d{4,5}\b",
     r"\b(19|20)\d\d,",  # of a paper
-    r"\b(24 x 24|48 x 48|3 x 3|N\(0, I\)|M44|M50)(?!\w)",
+    r"\b(24 x 24|64 x 64|2 x 2|3 x 3|N\(0, I\)|M44|M50)(?!\w)",
     r"\[-1, 1\]",
     r"\b95 % confidence",
-    r"diffusion_(16|48)\b",
+    r"diffusion_64\b",
     r"\b(bfloat16|float32)\b",
 )
 
@@ -76,18 +76,28 @@ def made_up():
     points = [point("ddpm", 300, 4.0, 0.6), point("ddpm", 16, 40.0, 0.03)]
     points += [point("heun", 8, 5.5, 0.02), point("ipndm", 8, 4.8, 0.016)]
     points += [point("dpm++3m", 16, 4.1, 0.03), point("euler", 3, 50.0, 0.006)]
+    points += [point("ddpm", 400, 5.0, 0.75)]
+    compared = {"facts": {"machine": MACHINE}, "points": points}
     return {
         "evaluate_diffusion": evaluation("diffusion"),
         "evaluate_diffusion_ddpm": {
-            "models/Best_diffusion_ddpm.pkl": measured(8.0, **CONFIG)
+            "models/Best_diffusion_ddpm.pkl": measured(8.0, **CONFIG),
+            "models/Best_diffusion_short.pkl": measured(2.0, **CONFIG),
         },
-        "evaluate_diffusion_16": evaluation("diffusion_16"),
-        "evaluate_diffusion_48": evaluation("diffusion_48"),
-        "seeds_diffusion": {
+        "evaluate_diffusion_64": evaluation("diffusion_64"),
+        "evaluate_diffusion_64_at_24": evaluation("diffusion_64"),
+        "features_b_diffusion": {
             path: {"Frechet distance": [value, value - 0.1, value + 0.1]}
-            for path, value in (("a.pkl", 2.0), ("b.pkl", 1.5), ("vae.pth", 33.0))
+            for path, value in (("a.pkl", 2.0), ("vae.pth", 35.0))
         },
-        "compare_samplers_diffusion": {"facts": {"machine": MACHINE}, "points": points},
+        "ladder": {
+            "machine": MACHINE,
+            "models": {
+                "diffusion": measured(2.0, minutes=60.0, **CONFIG),
+                "VAE": measured(33.0, minutes=3.25),
+            },
+        },
+        "compare_samplers_diffusion_short": compared,
         "reflow_diffusion": {
             "reflow": {"couplings": 20000},
             "data": {"count": 7},
@@ -115,11 +125,11 @@ def finished(tmp_path_factory):
         (root / folder).mkdir()
     for name, content in made_up().items():
         (root / "log" / f"{name}.json").write_text(json.dumps(content))
-    for name in ("diffusion", "diffusion_ddpm", "diffusion_16", "diffusion_48"):
+    for name in ("diffusion", "diffusion_ddpm", "diffusion_64"):
         (root / "log" / f"{name}.csv").write_text(LOSSES)
     settings = {"lr": 0.002, "channels": (16,), "patience": 1, "ema": 0.998}
     metadata = {"settings": settings, "data": DATA, "seed": 0}
-    for name in ("diffusion", "diffusion_16"):
+    for name in ("diffusion", "diffusion_64", "diffusion_fast"):
         model = Diffuser(2, name=name, channels=(16,))
         save_checkpoint(root / "models" / f"Best_{name}.pkl", model, metadata)
     for name in tool.LINK.findall(tool.TEMPLATE.read_text("utf-8")):
@@ -177,7 +187,7 @@ def test_tables_contain_the_values_of_the_files(finished):
     """Rounded to three digits; quotients as computed by hand."""
     text = text_of(finished)
     assert "$" not in text and "nan" not in text
-    distances = text.split("## Distance of")[1].split("## Samplers")[0]
+    distances = text.split("## Distance of")[1].split("Recall is")[0]
     assert cells(distances, "VAE of part 3") == [
         "2,000",
         "0.00457 [0.00400, 0.00500]",
@@ -188,15 +198,17 @@ def test_tables_contain_the_values_of_the_files(finished):
         "0.0123 [0.0100, 0.0200]",
     ]
     assert "is 16.5 times that of this model" in text
-    default = cells(text, "default model")
-    assert default[4:6] == ["2.00 [1.75, 2.25]", "0.250"]
+    ddpm = text.split("## The assignment's DDPM")[1]
+    assert cells(ddpm, "`--preset short`")[4:6] == ["2.00 [1.75, 2.25]", "0.250"]
     copies = text.split("## Memorization")[1]
     assert cells(copies, "this model")[0] == "0.05 % [0.00, 0.10]"
     species = text.split("## Samples by species")[1].split("## Rectified")[0]
-    own = ["50.0 % [40.0, 60.0]", "75.0 % [70.0, 80.0]", "90.0 % [85.0, 95.0]"]
-    assert cells(species, "this model") == own
-    assert cells(species, "VAE of part 3") == [*own[:2], "-"]
-    assert cells(text, "channels") == ["16", "16"] and cells(text, "ema")[0] == "0.998"
+    assert cells(species, "this model") == ["90.0 % [85.0, 95.0]"]
+    assert cells(species, "VAE of part 3") == ["-"]
+    variety = text.split("Recall is")[1].split("The Frechet")[0]
+    own = ["50.0 % [40.0, 60.0]", "75.0 % [70.0, 80.0]"]
+    assert cells(variety, "this model") == cells(variety, "VAE of part 3") == own
+    assert cells(text, "channels") == ["16"] * 2 and cells(text, "ema")[0] == "0.998"
     assert "| patience |" not in text  # a setting of other models
     assert cells(text, "rest") == ["75.0 %"] and "Abacus; cores: 2; threads: 2" in text
     assert "2 epochs took 1.5 min" in text and "loss was 0.250" in text
@@ -215,12 +227,21 @@ def test_the_best_sampler_within_each_nfe_is_compared_with_the_reference(finishe
     assert cells(text, "at most 16") == expected
     assert cells(text, "at most 40") == expected  # nothing better in more
     assert cells(text, "reference")[-3:] == ["+0.0 %", "600", "1.0"]
+    assert cells(text, "whole schedule")[-3:] == ["+25.0 %", "750", "0.8"]
 
 
-def test_several_trainings_are_compared_with_the_first(finished):
+def test_the_second_extractor_gives_a_ratio_of_its_own(finished):
     text = text_of(finished)
-    assert cells(text, "b.pkl") == ["1.50 [1.40, 1.60]", "0.750"]
-    assert cells(text, "vae.pth") == ["33.0 [32.9, 33.1]", "16.5"]
+    assert "it is 17.5 times:" in text  # 35 / 2
+    assert cells(text, "vae.pth") == ["35.0 [34.9, 35.1]", "17.5"]
+
+
+def test_the_ladder_starts_with_the_shortest_training(finished):
+    text = text_of(finished).split("## Quality and training time")[1]
+    vae, own = cells(text, "`VAE`"), cells(text, "`diffusion`")
+    assert text.index("| `VAE` |") < text.index("| `diffusion` |")
+    assert vae[:3] == ["3.2", "1", "0.00457 [0.00400, 0.00500]"]
+    assert own[:2] == ["60.0", "32"] and own[4] == "50.0 % [40.0, 60.0]"
 
 
 def test_the_command_writes_the_report(finished):
