@@ -133,10 +133,11 @@ def test_samples_of_sixteen_species_reach_the_required_distance(file):
     assert 10 * ours["Frechet distance"][0] <= vae["Frechet distance"][0]
 
 
-def test_most_samples_of_sixteen_species_are_classified_as_requested():
-    """Nine times as many as by chance, at least; of photos more are."""
-    found = read_evaluation("diffusion_64_at_24")["models/Best_diffusion_64.pkl"]
-    assert found["classified as requested"][1] >= 9 / 16
+@pytest.mark.xfail(strict=True, reason="0.652 at guidance 1.6; photos 0.858")
+def test_samples_of_sixteen_species_are_classified_as_often_as_photos():
+    found, classified = read_evaluation("diffusion_64_at_24"), "classified as requested"
+    ours = found["models/Best_diffusion_64.pkl"][classified]
+    assert ours[0] >= found["validation photos"][classified][0]
 
 
 def test_the_fast_model_is_small_and_near():
