@@ -95,15 +95,16 @@ def point(sampler, steps, frechet, seconds):
 
 def manifest():
     """Return what tools.reproduce writes before the report, made up."""
-    # The report's own record is unfinished while it is written, and complete later.
-    done = {"seconds": 90.0, "artefacts": {"models/Best_VAE.pth": "0"}}
-    own = {"seconds": 7.5, "artefacts": {"diffusion_report.md": "0"}}
+    # The report's own record is unfinished, or that of the report before.
+    done = {"state": "done", "seconds": 90.0, "artefacts": {"log/VAE.csv": "0"}}
+    own = {"state": "started", "seconds": 7.5}
+    old = {"state": "done", "seconds": 4.5, "artefacts": {"diffusion_report.md": "0"}}
     return {
         "machine": MACHINE | {"system": "Linux"},
         "versions": {"python": "3.11.9", "numpy": "2.4.1"},
         "threads": 2,
-        "seeds": {"train VAE": 0, "report": None},
-        "steps": {"train VAE": done, "report": own},
+        "seeds": {"train_VAE": 0, "benchmark": None, "report": 7, "old": 8},
+        "steps": {"train_VAE": done, "benchmark": done, "report": own, "old": old},
     }
 
 

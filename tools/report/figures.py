@@ -205,8 +205,8 @@ def reproduction(root, say):
 def is_shown(facts):
     """Return whether a step of tools.reproduce has ended and made what is shown."""
     # Not the steps of this report and of the archive: they end when it is written.
-    made = facts.get("artefacts", FOLDERS)
-    return "seconds" in facts and any(name.startswith(FOLDERS) for name in made)
+    made = facts.get("artefacts", ())
+    return facts["state"] == "done" and any(n.startswith(FOLDERS) for n in made)
 
 
 OPTIONAL = (samples, second_extractor, ladder, ddpm, samplers, reflow)

@@ -9,7 +9,6 @@ from utils.cli.tables import markdown_table
 
 NFE_LIMITS = (4, 8, 16, 40)  # the best sampler within each has a row
 UNUSED = {"patience", "eta", "sigma_max"}  # settings in which no model here differs
-UNITS = ("with bfloat16 units", "without bfloat16 units")  # after a processor's name
 NAMES = {  # of models, and of sets of images in tools.evaluate, by path, file or name
     "our AE": "AE (part 2)",
     "our VAE": "VAE (part 3)",
@@ -84,10 +83,9 @@ def name_of(key, say):
 def machine(facts, say):
     """Return the machine of a measurement in words."""
     words = say("{processor}; cores: {cores}; threads: {threads}; torch {torch}")
-    name, _, units = facts["processor"].rpartition(", ")
-    if units in UNITS:
-        facts = facts | {"processor": name + say(", ") + say(units)}
-    return words.format(**facts)
+    # After the processor's name, whether it has units for bfloat16.
+    name, comma, units = facts["processor"].rpartition(", ")
+    return words.format(**facts | {"processor": name + say(comma + units)})
 
 
 def sampler(found, say):

@@ -69,8 +69,8 @@ CHINESE = {
     "{} min": "{} 分钟",
     "{} ms": "{} 毫秒",
     "{} million": "{} 百万",
-    "with bfloat16 units": "有 bfloat16 运算单元",
-    "without bfloat16 units": "没有 bfloat16 运算单元",
+    ", with bfloat16 units": "，有 bfloat16 运算单元",
+    ", without bfloat16 units": "，没有 bfloat16 运算单元",
     "{processor}; cores: {cores}; threads: {threads}; torch {torch}": (
         "{processor}；核心数 {cores}；线程数 {threads}；torch {torch}"
     ),
