@@ -1,10 +1,14 @@
-"""What the tests of several tools share: drawn photos, an archive, a new folder."""
+"""What the tests of several tools share: photos, archives, folders, a submission."""
+
+import shutil
 
 import numpy as np
 import pytest
 
 from tests.helpers.get_flowers import PHOTOS, make_zip
 from tests.helpers.project import write_photos
+from tests.helpers.submission import make_tree, write_pale_photos
+from tests.helpers.submission_damage import Place
 from utils.data_processor import create_flower_dataloaders
 
 
@@ -29,3 +33,19 @@ def target(tmp_path):
 def good_zip(tmp_path):
     """Return an archive with two photos of each of the three species."""
     return make_zip(tmp_path / "photos.zip", PHOTOS)
+
+
+@pytest.fixture(scope="session")
+def good_submission(tmp_path_factory):
+    """Return a tree that meets every requirement, and the photos of its weights."""
+    folder = tmp_path_factory.mktemp("submission")
+    data = write_pale_photos(folder / "photos")
+    photos = create_flower_dataloaders(16, data, 24, 24)[1].dataset
+    return make_tree(folder / "tree", photos), data, photos
+
+
+@pytest.fixture
+def submission(good_submission, tmp_path):
+    """Return a copy of that tree, as a Place."""
+    tree, data, photos = good_submission
+    return Place(shutil.copytree(tree, tmp_path / "tree"), data, photos)

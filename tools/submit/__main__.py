@@ -47,8 +47,9 @@ def parse(argv=None):
             raise UsageError(
                 f"argument {flag}: nothing is packed with --check; omit it"
             )
-    if not args.out.is_dir():
-        raise UsageError(f"argument --out: {args.out} is not a folder; name another")
+    for flag, folder in (("--out", args.out), ("--data", args.data)):
+        if folder and not folder.is_dir():
+            raise UsageError(f"argument {flag}: {folder} is not a folder; name another")
     return args
 
 
@@ -57,7 +58,7 @@ if __name__ == "__main__":
 
 from tools.submit.archive import members, refuse_to_replace, write_archive
 from tools.submit.requirements import REQUIREMENTS, findings
-from tools.submit.tree import Tree
+from tools.submit.tree import PHOTOS, Tree
 
 
 def sentence(found, lang):
@@ -100,7 +101,7 @@ def main(argv=None):
     args = parse(argv)
     # The project's own folder is not named in the commands that are printed.
     out = PROJECT if args.out.resolve() == PROJECT else args.out
-    tree = Tree(out, args.data or PROJECT / "flowers")
+    tree = Tree(out, args.data or PHOTOS)
     target = args.archive or out / "submission.zip"
     if not args.check:
         refuse_to_replace(target)
@@ -111,8 +112,8 @@ def main(argv=None):
     if not args.check and (args.force or not failed):
         write_archive(target, members(tree))
     if failed:
-        values = {"count": len(failed), "names": ", ".join(failed)}
-        words = text("failed", args.lang, **values)
+        counts = {"count": len(failed), "total": len(REQUIREMENTS)}
+        words = text("failed", args.lang, **counts, names=", ".join(failed))
         packed = args.check or args.force
         raise UserError(words if packed else text("not_packed", args.lang, text=words))
 

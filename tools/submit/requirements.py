@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from tools.submit.archive import REPORT, is_packed
 from tools.submit.tree import KIT_FILES, LOGS, MODELS, Finding
 from tools.submit.weights import check_weights, weights_path
+from tools.visualize.__main__ import WITHOUT_PHOTO
 from utils.checkpoint import load_checkpoint
 from utils.cli import UserError
 from utils.config import AUTOENCODERS
@@ -26,9 +27,6 @@ LEAST = (240, 24)  # width and height of ten images of 24 x 24 pixels
 GREYS = 256  # colours that the letters of a caption can have
 LINK = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]+src=[\"']([^\"']+)")
 DENOISING = ("denois", "random_images_diffusion")  # in names of pictures that show it
-FIGURES = (  # of tools.visualize
-    *("denoise", "species", "guidance", "straightness", "interpolation", "inpaint"),
-)
 
 # Logs and thresholds -----------------------------------------------------------------
 
@@ -169,7 +167,7 @@ def picture_command(tree, name):
         return tree.command(f"visualization.py --model {model}")
     if what == "random_images":
         return tree.command(f"random_generation.py --model {model}")
-    if what in FIGURES and model == "diffusion":
+    if what in WITHOUT_PHOTO and model == "diffusion":
         return tree.command(f"-m tools.visualize --model {model} --show {what}")
     return tree.command("-m tools.report")  # which links what there is
 

@@ -27,7 +27,7 @@ TEXTS = {  # key -> (English, Chinese), with the same fields in braces
     "remedy": ("{text}; run: {command}", "{text}；请运行：{command}"),
     "joined": ("; ", "；"),
     # Files.
-    "present": ("{count} files", "{count} 个文件"),
+    "present": ("files: {count}", "{count} 个文件"),
     "missing": ("{path} is missing", "缺少 {path}"),
     "empty": ("{path} is empty", "{path} 是空文件"),
     "needs": (
@@ -57,7 +57,7 @@ TEXTS = {  # key -> (English, Chinese), with the same fields in braces
         "{path}: the train loss does not fall, {first:.5g} to {last:.5g}",
         "{path}：训练损失没有下降，从 {first:.5g} 到 {last:.5g}",
     ),
-    "epochs": ("{count} epochs", "共 {count} 轮"),
+    "epochs": ("epochs: {count}", "共 {count} 轮"),
     # Thresholds.
     "losses": (
         "train {train:.5g} < {most_train:g} and validation {valid:.5g} < "
@@ -162,7 +162,7 @@ TEXTS = {  # key -> (English, Chinese), with the same fields in braces
         "{path} shows no picture of the denoising process",
         "{path} 中没有去噪过程的图片",
     ),
-    "pictures": ("{path} with {count} pictures", "{path}，{count} 张图片"),
+    "pictures": ("{path}, pictures: {count}", "{path}，{count} 张图片"),
     "unseen": (
         "{path}: its pictures were not checked",
         "{path}：没有检查其中的图片",
@@ -170,8 +170,8 @@ TEXTS = {  # key -> (English, Chinese), with the same fields in braces
     # The end.
     "all": ("all {count} requirements are met", "{count} 项要求全部满足"),
     "failed": (
-        "{count} requirements are not met: {names}; run the commands above",
-        "{count} 项要求没有满足：{names}；请运行上面列出的命令",
+        "{count} of {total} requirements not met ({names}); run the commands above",
+        "{total} 项要求中有 {count} 项没有满足（{names}）；请运行上面列出的命令",
     ),
     "not_packed": (
         "{text}, or pack what there is with --force",

@@ -26,6 +26,8 @@ TRAININGS = {  # log -> the command that writes it
     "VAE": "train_script.py --model VAE",
     "diffusion": "diffusion.py",
 }
+PHOTOS = PROJECT / "flowers"
+OF_PHOTOS = ("train_script.py", "diffusion.py", "visualization.py")  # take --data
 BOMS = {  # marks of the encodings that a shell's redirection writes
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -82,6 +84,8 @@ class Tree:
     def command(self, arguments, target=None):
         """Return a command line that writes into this tree; target: of its stdout."""
         words = ["python", arguments]
+        if self.data != PHOTOS and arguments.startswith(OF_PHOTOS):
+            words += ["--data", shlex.quote(str(self.data))]
         if self.out != PROJECT and "--out" not in arguments:
             words += ["--out", shlex.quote(str(self.out))]
         if target:
