@@ -60,12 +60,13 @@ def not_finite(place):
     torch.save(weights, place.path("models/Best_AE.pth"))
 
 
-def changed_weights(place):
+def changed_weights(place, factor):
     """Other weights under the metadata of the good ones."""
     path = place.path("models/Best_VAE.pth")
     metadata, model = load_checkpoint(path)[1], pale_model("VAE", place.photos)
     with torch.no_grad():
-        model.decoder.image[-2].bias += 2
+        for weight in model.parameters():
+            weight *= factor
     save_checkpoint(path, model, metadata)
 
 
@@ -135,9 +136,14 @@ DAMAGES = {  # what -> damage, ID, words of its line, IDs that then cannot be ch
         "models/Best_MLPAE.pkl holds code, not weights",
     ),
     "changed weights": (
-        changed_weights,
+        lambda p: changed_weights(p, 5),
         "M47",
-        "models/Best_VAE.pth has a validation loss of",
+        "models/Best_VAE.pth has a validation loss of [0-9.e+]+ on the photos, not 5.",
+    ),
+    "weights whose loss overflows": (
+        lambda p: changed_weights(p, 1e12),
+        "M47",
+        "models/Best_VAE.pth has a validation loss of nan on the photos",
     ),
     "weights of another training": (
         lambda p: p.save("AE", valid_loss=0.0117),

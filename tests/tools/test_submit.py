@@ -7,6 +7,7 @@ import string
 import pytest
 import torch
 
+from diffusion import Diffuser
 from tests.helpers.project import PROJECT, run_command
 from tests.helpers.submission import log_text
 from tests.helpers.submission_damage import DAMAGES
@@ -140,6 +141,15 @@ def test_other_photos_prove_nothing(submission, capsys):
     ((name, line),) = found["skipped"]
     assert error is None and name == "M47"
     assert line.startswith("four trained models: loss of models/Best_AE.pth not recom")
+
+
+def test_bare_weights_of_diffusion_have_no_loss_to_reach(submission, capsys):
+    """Of what network sizes and noise levels they are, no file tells."""
+    weights = dict(Diffuser(300).state_dict())
+    torch.save(weights, submission.path("models/Best_diffusion.pkl"))
+    found, error = check(submission, capsys)
+    ((_, line),) = found["skipped"]
+    assert error is None and "Best_diffusion.pkl not recomputed: the file does" in line
 
 
 def test_a_stopped_diffusion_is_whole_where_it_could_stop(submission, capsys):

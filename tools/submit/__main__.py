@@ -59,6 +59,7 @@ if __name__ == "__main__":
 from tools.submit.archive import members, refuse_to_replace, write_archive
 from tools.submit.requirements import REQUIREMENTS, findings
 from tools.submit.tree import PHOTOS, Tree
+from utils.files import prepare_target
 
 
 def sentence(found, lang):
@@ -105,6 +106,7 @@ def main(argv=None):
     target = args.archive or out / "submission.zip"
     if not args.check:
         refuse_to_replace(target)
+        prepare_target(target)
     # Check, then pack.
     failed = check(tree, args.lang)
     if not failed:

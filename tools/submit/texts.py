@@ -6,7 +6,7 @@ TEXTS = {  # key -> (English, Chinese), with the same fields in braces
     # What each requirement asks for.
     "M11": ("log of the MLPAE", "MLPAE 的训练日志"),
     "M12": ("final losses of the MLPAE", "MLPAE 最终损失"),
-    "M19": ("AE by plain SGD against the MLPAE", "普通 SGD 的 AE 优于 MLPAE"),
+    "M19": ("AE by plain SGD against the MLPAE", "普通 SGD 的 AE 与 MLPAE 比较"),
     "M20": ("log of the AE by plain SGD", "普通 SGD 的 AE 训练日志"),
     "M22": ("losses of the AE", "AE 的损失"),
     "M24": ("log of the AE", "AE 的训练日志"),

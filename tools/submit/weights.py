@@ -1,6 +1,7 @@
 """The four trained models: do they load, and do they reach the losses of their logs?"""
 
 import math
+from dataclasses import fields
 from functools import partial
 
 import torch
@@ -10,7 +11,7 @@ from tools.submit.tree import MODELS, Finding
 from utils.checkpoint import find_weights, weights_name
 from utils.cli import UserError
 from utils.config import AUTOENCODERS, PRESETS, DiffusionSettings
-from utils.data.photos import find_photos
+from utils.data.photos import photos_below
 from utils.data_processor import open_flowers
 from utils.experiment import image_size
 from utils.registry import autoencoders, load_model, model_args
@@ -74,10 +75,15 @@ def check_file(tree, name, path, shown, photos):
         asked = model_args(name, PRESETS[name][0])
         if any(model.args[size] != asked[size] for size in SIZES):
             return "sizes", {size: model.args[size] for size in SIZES}, "wrong"
-    # The training: on photos, and the one of the log.
+    return check_training(tree, name, model, metadata, photos)
+
+
+def check_training(tree, name, model, metadata, photos):
+    """Return (key, fields, status) of the training of weights, or of their loss."""
     source = metadata.get("data", {}).get("source", "photos")
     if source != "photos":
         return "drawn", {"source": source}, "wrong"
+    # By the training that the log is of.
     held, claimed = claims(tree, name, metadata)
     if None not in (held, claimed) and not math.isclose(held, claimed, rel_tol=1e-9):
         log = tree.show(tree.log_path(name))
@@ -85,8 +91,11 @@ def check_file(tree, name, path, shown, photos):
         return "other_training", values, "wrong"
     if not photos.there:
         return "loads", {}, "ok"
-    loss = metadata.get("valid_loss") if name not in AUTOENCODERS else claimed or held
-    return compare(name, model, metadata, photos, loss)
+    if name not in AUTOENCODERS:  # whose validation losses are in no log
+        claimed = metadata.get("valid_loss") if "settings" in metadata else None
+    elif claimed is None:
+        claimed = held
+    return compare(name, model, metadata, photos, claimed)
 
 
 def claims(tree, name, metadata):
@@ -108,7 +117,10 @@ def compare(name, model, metadata, photos, claimed):
     images = photos.validation(metadata)
     if images is None:
         return "other_photos", {}, "skipped"
-    found = validation_loss(name, model, metadata, images)
+    try:
+        found = validation_loss(name, model, metadata, images)
+    except UserError:  # it is not finite
+        found = math.nan
     losses = {"found": found, "claimed": claimed}
     if math.isclose(found, claimed, rel_tol=TOLERANCE):
         return "reached", losses, "ok"
@@ -120,7 +132,7 @@ class Photos:
 
     def __init__(self, folder):
         self.folder, self.opened = folder, {}
-        self.there = folder.is_dir() and bool(find_photos(folder)[1])
+        self.there = folder.is_dir() and bool(photos_below(folder))
 
     def validation(self, metadata):
         """Return the validation photos of weights, or None if these are others."""
@@ -140,8 +152,9 @@ def validation_loss(name, model, metadata, photos):
     if name in AUTOENCODERS:
         size, loss_fn = BATCH_SIZE, autoencoders()[name].loss_for(1.0)
         batch_loss = partial(reconstruction_loss, loss_fn)
-    else:  # of metadata, without which there is nothing to compare it to
-        settings = DiffusionSettings(**metadata["settings"])
+    else:
+        names = [f.name for f in fields(DiffusionSettings)]
+        settings = DiffusionSettings(**{n: metadata["settings"][n] for n in names})
         size, batch_loss = settings.batch_size, training_loss(settings)
     batches = [photos[start : start + size] for start in range(0, len(photos), size)]
     return per_batch(validate(model, batches, batch_loss, torch.device("cpu")))
