@@ -29,10 +29,14 @@ class TimeEstimate:
         rest = (self.total - self.done) * elapsed / self.done
         self.next = elapsed + EVERY
         if elapsed + rest > LONG:
-            form = "%H:%M:%S" if rest < DAY else "%Y-%m-%d %H:%M"
-            end = time.strftime(form, time.localtime(time.time() + rest))
-            percent = 100 * self.done / self.total
+            end, percent = time_of_day(rest), 100 * self.done / self.total
             log.info("%s: %.0f %% done, expected end %s", self.name, percent, end)
+
+
+def time_of_day(seconds):
+    """Return the time in so many seconds, as text; with the date if it is a day."""
+    form = "%H:%M:%S" if seconds < DAY else "%Y-%m-%d %H:%M"
+    return time.strftime(form, time.localtime(time.time() + seconds))
 
 
 def bar(iterable, name):

@@ -1,0 +1,1 @@
+"""Make the committed artefacts: every step of the submission list, in order."""
