@@ -138,8 +138,14 @@ def make(root, *args):
 
 
 def start(root):
+    """Fork a child that makes part 1 of a small project -> its process number."""
+    words = ["--parts", "1", "--out", str(root)]
+    return fork(root, words, project=root, table=root / "steps.toml")
+
+
+def fork(root, words, **options):
     """Fork a child that runs tools.reproduce as a command -> its process number."""
-    # Its streams are the files out.txt and err.txt.
+    # Its streams are the files out.txt and err.txt; options: of `reproduce.main`.
     if pid := os.fork():
         return pid
     code = 99
@@ -148,8 +154,7 @@ def start(root):
             flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
             os.dup2(os.open(root / name, flags), number)
         sys.stdout, sys.stderr = (os.fdopen(n, "w") for n in (1, 2))
-        words, table = ["--parts", "1", "--out", str(root)], root / "steps.toml"
-        process.run(lambda: reproduce.main(words, project=root, table=table))
+        process.run(lambda: reproduce.main(words, **options))
         code = 0
     except SystemExit as end:
         code = end.code

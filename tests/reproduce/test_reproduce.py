@@ -189,6 +189,9 @@ def test_missing_photos_and_files_are_refused_before_anything_runs(root):
     how = "holds no photos; get them: python -m tools.get_flowers$"
     with pytest.raises(UserError, match=how):
         make(root)
+    with pytest.raises(UserError, match=how):
+        make(root, "--force")
+    assert not (root / "log" / "manifest.json").exists()
     with pytest.raises(UserError, match="step b needs .*a.txt; run .* --parts 1$"):
         make(root, "--parts", 2)
     edit(root / "steps.toml", 'needs = ["a.txt"]', 'needs = ["extra.txt"]')

@@ -202,6 +202,8 @@ def main(argv=None, project=PROJECT, table=TABLE):
     with locked(path):
         manifest = Manifest(path, machine_facts())
         if args.force:
+            require_photos(steps, place)
+            require_files(steps, table, place)
             manifest.forget(steps)
         try:
             ran = make_all(steps, table, manifest, place)
