@@ -22,6 +22,7 @@ from utils.cli.arguments import command_line, whole_number
 def parse(argv=None):
     """Return the checked command line."""
     parser = command_line(__doc__, "--data", "--out")
+    # Which steps.
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--parts",
@@ -34,6 +35,7 @@ def parse(argv=None):
     group.add_argument(
         "--all", action="store_true", help="every artefact of the project (many hours)"
     )
+    # What is done with them.
     parser.add_argument(
         "--force",
         action="store_true",
@@ -44,8 +46,8 @@ def parse(argv=None):
     )
     args = parser.parse_args(argv)
     # Steps run in the folder --out.
-    args.out = args.out.absolute()
-    args.data = args.data and args.data.absolute()
+    args.out = args.out.resolve()
+    args.data = args.data and args.data.resolve()
     if args.data and not args.data.is_dir():
         raise UsageError(f"{args.data} is not a folder; name one with --data")
     return args
@@ -77,10 +79,12 @@ from utils.device import has_bfloat16_units, machine_facts
 MANIFEST = Path("log", "manifest.json")
 EVALUATION = "evaluate_diffusion"  # the step whose results are shown at the end
 
+# The plan ----------------------------------------------------------------------------
+
 
 def to_run(steps, manifest, place):
     """Return {step: why it will run}, in order, as far as it can be known."""
-    planned, changing = {}, {}
+    planned, changing = {}, {}  # changing: file -> the step that will make it
     for step in steps:
         reason = manifest.reason(step, place)
         # A step that reads what another will make may have to follow it.
@@ -118,12 +122,16 @@ def print_steps(steps, planned, seconds):
     print(f"{len(planned)} of {len(steps)} steps to run, about {duration(left)}")
 
 
+# Running -----------------------------------------------------------------------------
+
+
 def make(step, why, manifest, place, estimate):
     """Run a step, continue it where it was interrupted, and record it."""
     # A training whose caller was killed may need a moment to end.
     record = manifest.record(step)
     if step.trains and record.get("state") == "started":
         wait_for_lock(place.out / step.trains)
+    # What it depends on is recorded before it starts: files may change meanwhile.
     resume = can_resume(step, place, record, manifest.machine)
     inputs = inputs_of(step, place)
     if not resume:
@@ -133,12 +141,13 @@ def make(step, why, manifest, place, estimate):
     print(f"{step.name} {verb}; {words(estimate.left())}\n  {step.line}", flush=True)
 
     def on_line(line):
-        # Its error becomes the reason of ours.
-        text = "" if ": error: " in line else line
+        # Its last line becomes the reason of our error.
+        text = "" if ": error: " in line else line  # one error line in all
         if due := estimate.update(line):
             text += f"tools.reproduce: {due}\n"
         print(text, end="", file=sys.stderr, flush=True)
 
+    # However it ends, the time that it took is recorded.
     try:
         run_step(step, place.words(step, resume), place, on_line)
         artefacts = artefacts_of(step, place)
@@ -148,7 +157,7 @@ def make(step, why, manifest, place, estimate):
         # A state that cannot be continued must not stop every later call.
         manifest.stop(step, spent + time.monotonic() - start, forget=resume)
         raise
-    except SystemExit:
+    except SystemExit:  # a signal
         manifest.stop(step, spent + time.monotonic() - start)
         print("the same call goes on from here", file=sys.stderr, flush=True)
         raise
@@ -157,12 +166,14 @@ def make(step, why, manifest, place, estimate):
 
 def make_all(steps, table, manifest, place):
     """Run the steps that are not up to date -> how many ran."""
+    # What can be known to be missing is refused before hours of work.
     planned, ran = to_run(steps, manifest, place), 0
     require_photos(planned, place)
     require_files(planned, table, place)
     if planned:
         left = sum(expected(table, manifest)[step.name] for step in planned)
         print(f"{len(planned)} of {len(steps)} steps to run: {words(left)}", flush=True)
+    # A step is looked at again when its turn comes.
     for step in steps:
         planned.pop(step, None)
         # What a step made may equal what was there, so that the next one is skipped.
@@ -183,6 +194,7 @@ def expected(table, manifest):
 
 def print_results(table, manifest, place):
     """Print what the assignment asks for, and what was reached."""
+    # Metrics of other weights would be misleading.
     measured = any(
         step.name == EVALUATION and not manifest.reason(step, place) for step in table
     )
@@ -193,7 +205,7 @@ def main(argv=None, project=PROJECT, table=TABLE):
     args = parse(argv)
     place, table = Place(project, args.out, args.data), read_steps(table)
     steps, path = chosen_steps(table, args.parts, args.all), args.out / MANIFEST
-    # Without a lock nothing may be written.
+    # To look needs no lock, since nothing is written.
     if args.list:
         manifest = Manifest(path, machine_facts())
         planned = to_run(steps, manifest, place)
@@ -201,6 +213,7 @@ def main(argv=None, project=PROJECT, table=TABLE):
         return
     with locked(path):
         manifest = Manifest(path, machine_facts())
+        # Records are removed only where all steps could run.
         if args.force:
             require_photos(steps, place)
             require_files(steps, table, place)

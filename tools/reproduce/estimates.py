@@ -15,13 +15,16 @@ def expected_seconds(steps, manifest, bfloat16=False):
     A step that was finished on this machine takes as long again. The finished ones
     scale the costs of the others. bfloat16: whether the processor has units for it.
     """
+    # The costs of this kind of processor.
     costs = {s.name: (bfloat16 and s.cost_bf16) or s.cost for s in steps}
+    # Times of other machines say nothing, nor those of steps that were interrupted.
     measured = {}
     for step in steps:
         record = manifest.record(step)
         here = record.get("machine") == manifest.machine
         if here and record["state"] == "done":
             measured[step.name] = record["seconds"]
+    # As if the others were slower or faster than the table by the same factor.
     total = sum(costs[name] for name in measured)
     scale = sum(measured.values()) / total if total else 1.0
     return {name: measured.get(name, scale * cost) for name, cost in costs.items()}
@@ -49,14 +52,17 @@ class StepEstimate:
 
     def left(self):
         """Return the seconds that are left of this step and those after it."""
+        # A step that takes longer than expected may end at any moment.
         elapsed = time.monotonic() - self.start
         return max(0.0, self.expected - elapsed) + self.after
 
     def update(self, line):
         """Take a line of the step's stderr -> a line of our own, if one is due."""
         now = time.monotonic()
+        # What a training says of itself is better than any table.
         if (found := PERCENT.search(line)) and int(found[1]):
             self.expected = (now - self.start) * 100 / int(found[1])
+        # Seldom enough to be read.
         if now - self.shown < EVERY:
             return None
         self.shown = now

@@ -45,7 +45,7 @@ def code_hash(project, files):
 
     Comments, docstrings and white space do not count; imports inside functions do.
     """
-    found, left = {}, list(files)
+    found, left = {}, list(files)  # found: path -> hash of its code
     while left:
         path = left.pop()
         if path in found:
@@ -54,6 +54,7 @@ def code_hash(project, files):
             found[path], imports = parsed(path.read_bytes())
         except SyntaxError as error:
             raise UserError(f"{path} is no Python: {error}; correct it") from None
+        # Those of other packages have no file in the project.
         for level, name in imports:
             # A relative import begins at the file's package, or above it.
             parts = path.relative_to(project).parts[:-level] if level else ()
@@ -65,6 +66,7 @@ def code_hash(project, files):
 @cache
 def parsed(source):
     """Return (hash, imports) of Python source; imports are (level, dotted name)."""
+    # The tree knows no comments, and is printed without the places in the source.
     tree, imports = ast.parse(source), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -92,6 +94,7 @@ def command_files(project, argv):
     """Return the files that `python` + argv runs: a script, or a module."""
     if argv[0] != "-m":
         return [project / argv[0]]
+    # A package runs its __main__ module, and its __init__ before.
     parts = argv[1].split(".")
     main = project.joinpath(*parts, "__main__.py")
     return module_files(project, parts) + [main] * main.is_file()

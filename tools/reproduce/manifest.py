@@ -15,10 +15,12 @@ CHANGES = {"settings": "settings", "code": "code", "photos": "photos"}
 
 def inputs_of(step, place):
     """Return what a step's artefacts depend on: settings, and hashes."""
+    # Files that must be there, and those that are read where they are.
     files = {name: file_hash(place.out / name) for name in step.needs}
     for pattern in step.uses:
         for path in place.files(pattern):
             files[path.relative_to(place.out).as_posix()] = file_hash(path)
+    # The code, and what it reads of photos.
     code = command_files(place.project, step.argv)
     code += [place.project / name for name in step.code]
     folder = place.photos(step)
@@ -69,6 +71,7 @@ class Manifest:
             return "not made yet"
         if record["state"] != "done":
             return "interrupted"
+        # Most general first: other code often makes other files too.
         before, now = record["inputs"], inputs_of(step, place)
         for key, word in CHANGES.items():
             if before[key] != now[key]:
@@ -83,6 +86,7 @@ class Manifest:
 
     def start(self, step, inputs, state_before):
         """Record the start of a step; state_before: time of an older state, or None."""
+        # Every command has the seed 0 by default.
         words = list(step.argv)
         seed = words[words.index("--seed") + 1] if "--seed" in words else 0
         self.content["steps"][step.name] = {
@@ -98,6 +102,7 @@ class Manifest:
 
     def stop(self, step, seconds, forget=False):
         """Record that a step was interrupted or has failed; seconds: spent so far."""
+        # A step that is continued adds to the seconds.
         self.content["steps"][step.name]["seconds"] = round(seconds, 1)
         if forget:
             del self.content["steps"][step.name]
@@ -105,6 +110,7 @@ class Manifest:
 
     def finish(self, step, artefacts, seconds):
         """Record what a step has made: {file: hash}."""
+        # The time of an older state served only to continue the step.
         record = self.content["steps"][step.name]
         del record["state_before"]
         record |= {"state": "done", "seconds": round(seconds, 1)}

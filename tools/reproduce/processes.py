@@ -38,6 +38,7 @@ def run_step(step, words, place, on_line):
         UserError: if the step fails.
         SystemExit: at a signal, after the step has ended.
     """
+    # Its stdout goes where a user would redirect it, or into the log with its stderr.
     prepare_folder(place.out / "log")
     with open(place.out / LOG, "a", encoding="utf-8") as log:
         print(f"$ {shlex.join(['python', *words])}", file=log, flush=True)
@@ -50,7 +51,7 @@ def run_step(step, words, place, on_line):
 
 def wait_for(step, words, place, stdout, log, on_line):
     """Start a step and wait for its end; stdout, log: open files."""
-    last = ""
+    last = ""  # line on stderr that is not empty
     with subprocess.Popen(
         [sys.executable, *words],
         cwd=place.out,
@@ -62,6 +63,7 @@ def wait_for(step, words, place, stdout, log, on_line):
         errors="replace",
         **options(),
     ) as process:
+        # A signal raises SystemExit here.
         try:
             for line in process.stderr:
                 print(line, end="", file=log, flush=True)
@@ -71,6 +73,7 @@ def wait_for(step, words, place, stdout, log, on_line):
         except BaseException as error:
             stop(process, error)
             raise
+    # A negative code is the signal that ended it.
     if code:
         end = f"exit code {code}" if code > 0 else f"signal {-code}"
         raise UserError(
@@ -81,6 +84,7 @@ def wait_for(step, words, place, stdout, log, on_line):
 
 def stop(process, error):
     """Pass a signal on to a process, and wait for its end; error: of the signal."""
+    # The exit code of a signal is 128 + its number.
     code = error.code if isinstance(error, SystemExit) else None
     number = code - 128 if isinstance(code, int) and code > 128 else signal.SIGTERM
     if os.name == "posix":

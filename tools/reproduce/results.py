@@ -26,6 +26,7 @@ def last_losses(path):
     """Return (epochs, train loss, validation loss) of a log, or None."""
     if not path.is_file():
         return None
+    # A log without such lines is of another program, or of a training that failed.
     text = read_regular(path).decode("utf-8", errors="replace")
     if not (found := LINE.findall(text)):
         return None
@@ -47,6 +48,7 @@ def is_reached(found, most, train_bound, valid_bound, mlpae):
 
     found, mlpae: of `last_losses`; mlpae: losses that these must be below.
     """
+    # The losses are compared to the bounds, and then to the MLPAE's.
     epochs, *losses = found
     bounds = [train_bound, valid_bound, *(mlpae or (0, None, None))[1:]]
     pairs = zip(losses * 2, bounds, strict=True)

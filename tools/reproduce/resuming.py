@@ -35,6 +35,7 @@ def can_resume(step, place, record, machine):
     now = state_time(step, place)
     if now in (None, record["state_before"]) or record["machine"] != machine:
         return False
+    # Files that the step reads are part of its inputs.
     if record["inputs"] != inputs_of(step, place):
         return False
     return step.argv[0] not in PARSERS or same_settings(step, place)
@@ -42,7 +43,8 @@ def can_resume(step, place, record, machine):
 
 def same_settings(step, place):
     """Return whether the state has the settings and the seed of a step."""
-    # Another training by hand, meanwhile, has its own.
+    # Another training by hand, meanwhile, has its own. Settings that the state lacks
+    # have their defaults.
     args, settings = PARSERS[step.argv[0]](list(step.argv[1:]))
     try:
         metadata = read_state(state_path(step, place)).metadata

@@ -49,6 +49,7 @@ class Step:
 
 def read_steps(path=TABLE):
     """Return the steps of a TOML file, in order."""
+    # Lists of TOML become tuples; the file of stdout is made like any other.
     rows = tomllib.loads(read_regular(path).decode("utf-8"))["steps"]
     steps = []
     for row in rows:
@@ -69,7 +70,7 @@ def require_files(planned, steps, place):
 
     planned: steps that will run, in order; steps: all, also those not chosen.
     """
-    made = set()
+    made = set()  # by the steps so far
     for step in planned:
         for name in step.needs:
             if name not in made and not (place.out / name).is_file():
@@ -106,7 +107,7 @@ class Place(NamedTuple):
 
     def words(self, step, resume=False):
         """Return the words after `python` that run a step in the folder --out."""
-        words = list(step.argv)
+        words = list(step.argv)  # as typed in the project's folder
         # Elsewhere the project's scripts and photos have other relative paths.
         if self.out != self.project:
             if words[0].endswith(".py"):
@@ -116,6 +117,7 @@ class Place(NamedTuple):
                 words[at] = str(self.project / words[at])
             if "--out" in step.takes and "--out" not in words:
                 words += ["--out", str(self.out)]
+        # Photos of other species are not those of --data.
         if self.data and step.photos == PHOTOS and "--data" in step.takes:
             words += ["--data", str(self.data)]
         return [*words, "--resume"] if resume else words
