@@ -45,7 +45,7 @@ PICTURES = {  # M13, M26, M28, M34, M35, M41, M48; M44 and M50 of diffusion
     "AE": "train valid loss latent random_images",
     "VAE": "train valid loss latent random_images",
     "diffusion": "loss random_images denoise species guidance interpolation inpaint "
-    "straightness reflow nearest_neighbours",
+    "straightness reflow nearest_neighbours one_level estimates one_step",
     "diffusion_short": "loss compare_samplers",
     "diffusion_ddpm": "loss random_images",
     "diffusion_fast": "random_images",

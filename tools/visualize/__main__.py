@@ -9,6 +9,9 @@ what each dimension encodes, and linear and spherical interpolations between val
 photos.
 
 Of a diffusion model, one figure each:
+one_level      photos in noise of a few known levels, and the estimates of the photos
+estimates      estimates at right and at wrong levels, and on the way to an image
+one_step       the estimate from pure noise, beside the mean of the photos
 denoise        states from noise to images, and an animation of both directions (a GIF)
 species        images of every species
 guidance       the same noise with rising guidance
@@ -28,6 +31,7 @@ from utils.config import AUTOENCODERS, DIFFUSION_MODELS, SAMPLER_FLAGS, SamplerC
 FLAGS = "--model --species --seed --data --weights --out"  # and those of sampling
 # Rows of the table FIGURES of tools.visualize.diffusion; a test holds both equal.
 WITHOUT_PHOTO = (
+    *("one_level", "estimates", "one_step"),
     *("denoise", "species", "guidance", "straightness", "interpolation", "inpaint"),
 )
 NEEDS_PHOTO = "init"  # the figure that --init and --strength belong to

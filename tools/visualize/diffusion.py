@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tools.visualize.animation import animation, evenly_spaced, save_animation
+from tools.visualize.estimates import estimates, one_level, one_step
 from utils.cli import UserError
 from utils.cli.progress import progress
 from utils.config import SamplerConfig
@@ -78,10 +79,14 @@ class FigureContext:
             return sample(self.model, noise, config, labels)[0]
 
     @cached_property
+    def sides(self):
+        """The training and the validation photos, as the weights' training split."""
+        return open_datasets(self.metadata, self.args.data)
+
+    @cached_property
     def validation(self):
         """The validation photos, and the rows of those of wanted species."""
-        # With the split of the weights' training.
-        _, data = open_datasets(self.metadata, self.args.data)
+        _, data = self.sides
         names = [data.classes[label] for label in data.labels.tolist()]
         rows = [row for row, name in enumerate(names) if name in self.wanted]
         if not rows:
@@ -109,10 +114,14 @@ class FigureContext:
         title = caption(self.args.model, title, self.metadata)
         save_stack([title, *parts], self.path(figure))
 
+    def rows(self, columns, words):
+        """Return a picture of columns of images (B, 3, S, S), rows beside words."""
+        images = torch.stack(columns, dim=1).flatten(0, 1)  # row by row
+        return labelled(images, len(columns), words)
+
     def save_rows(self, figure, title, heads, words, columns):
         """Save columns of images (B, 3, S, S) below heads, rows beside their words."""
-        images = torch.stack(columns, dim=1).flatten(0, 1)  # row by row
-        self.save(figure, title, heads, labelled(images, len(columns), words))
+        self.save(figure, title, heads, self.rows(columns, words))
 
 
 def denoise(context):
@@ -244,6 +253,9 @@ def from_photo(context):
 
 
 FIGURES = {  # of --show: name -> function of a FigureContext
+    "one_level": one_level,
+    "estimates": estimates,
+    "one_step": one_step,
     "denoise": denoise,
     "species": species,
     "guidance": guidance,
