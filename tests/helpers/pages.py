@@ -67,6 +67,12 @@ def expected_outputs(text):
     return found
 
 
+def exercises(text):
+    """Return the exercises of a page, each from its title to its answer."""
+    _, found = re.split(r"^## (?:Exercises|练习)$", text, flags=re.MULTILINE)
+    return re.split(r"^### ", found, flags=re.MULTILINE)[1:]
+
+
 def sections(text):
     """Return the parts of a page between its headings."""
     return re.split(r"^#+ .*$", text, flags=re.MULTILINE)
