@@ -34,7 +34,7 @@ SETTINGS = {  # page -> rows of PRESETS that its columns of values show
     "part3.md": [PRESETS["VAE"][0]],
     "part4.md": [PRESETS["diffusion"][0], PRESETS["diffusion_ddpm"][0]],
 }
-OPTIONAL = {"tools.doctor"}  # the pages say that it need not be there
+OPTIONAL = {"tools.doctor", "tools.submit"}  # the pages say that it need not be there
 MEASURED = [  # page, exercise, numbers of our photos in its answer
     ("part1.md", 2, ["0.194", "0.054"]),
     ("part1.md", 3, ["0.80", "0.30"]),
