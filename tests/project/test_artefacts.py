@@ -128,7 +128,7 @@ def test_samples_of_sixteen_species_reach_the_required_distance(file):
     found = read_evaluation(file)
     ours, vae = (
         found[path]
-        for path in ("models/Best_diffusion_64.pkl", "trial/models/Best_VAE.pth")
+        for path in ("models/Best_diffusion_64.pkl", "trial_64/models/Best_VAE.pth")
     )
     assert 10 * ours["Frechet distance"][0] <= vae["Frechet distance"][0]
 
