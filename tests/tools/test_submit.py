@@ -257,6 +257,8 @@ def test_a_missing_file_is_exit_code_1(tmp_path):
     assert done.returncode == 1 and not list(tmp_path.iterdir())
     assert re.fullmatch("tools.submit: error: .{10,400}\n", done.stderr)
     assert done.stdout.count("is missing; run: ") == 4 + 9 + 5 + 1
+    # A shell could not open a log in a folder that is not there.
+    assert done.stdout.count(f"; run: mkdir {tmp_path}/log; python ") == 4 + 5
 
 
 @pytest.mark.slow

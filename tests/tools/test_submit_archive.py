@@ -142,6 +142,13 @@ def test_names_of_code_are_kept(name):
     assert is_packed(name)
 
 
+def test_photos_are_left_out_by_whatever_name(submission):
+    """Those of --data, inside the tree."""
+    fill(submission, ["mine/photos/rose/1.jpg", "mine/notes.txt"])
+    found = members(Tree(submission.folder, submission.path("mine/photos")))
+    assert [name for name in found if name.startswith("mine")] == ["mine/notes.txt"]
+
+
 # What it does to files ---------------------------------------------------------------
 
 

@@ -43,9 +43,12 @@ def is_packed(name):
     )
 
 
-def files_below(root):
-    """Return {name: path} of the files below a folder that belong to the submission."""
-    found = {}
+def files_below(root, skip):
+    """Return {name: path} of the files below a folder that belong to the submission.
+
+    skip: folders that are not looked into.
+    """
+    skip, found = {os.path.abspath(folder) for folder in skip}, {}
     for place, folders, files in os.walk(root):
         inside = Path(place).relative_to(root)
         # A folder is looked into where a file in it could be packed. An environment of
@@ -55,6 +58,7 @@ def files_below(root):
             for folder in folders
             if is_packed((inside / folder / "file").as_posix())
             and not Path(place, folder, "pyvenv.cfg").exists()
+            and os.path.abspath(Path(place, folder)) not in skip
         ]
         paths = {(inside / name).as_posix(): Path(place, name) for name in files}
         found |= {n: p for n, p in paths.items() if is_packed(n) and p.is_file()}
@@ -68,10 +72,11 @@ def is_artefact(name):
 
 def members(tree):
     """Return {name in the archive: path} of the whole submission, sorted by name."""
-    found = files_below(tree.out)
+    skip = tree.data, tree.out
+    found = files_below(tree.out, skip)
     if tree.code != tree.out:  # which then has nothing but what commands made
         made = {n: p for n, p in found.items() if is_artefact(n)}
-        ours = files_below(tree.code)
+        ours = files_below(tree.code, skip)
         found = {n: p for n, p in ours.items() if not is_artefact(n)} | made
     # The four models, under the names of the submission list (C1), replace all files
     # from which they could be loaded. What belongs to them moves along.

@@ -34,8 +34,8 @@ BOMS = {  # marks of the encodings that a shell's redirection writes
     codecs.BOM_UTF16_BE: "utf-16",
 }
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
-LINE = re.compile(rf"Epoch: (\d+), Train Loss: {NUMBER}, Valid Loss: {NUMBER}")
-DIFFUSION_LINE = re.compile(rf"Epoch: (\d+)/(\d+), Train Loss: {NUMBER}")
+LINE = re.compile(rf"Epoch: (\d{{1,9}}), Train Loss: {NUMBER}, Valid Loss: {NUMBER}")
+DIFFUSION_LINE = re.compile(rf"Epoch: (\d{{1,9}})/(\d{{1,9}}), Train Loss: {NUMBER}")
 
 
 class Finding(NamedTuple):
@@ -88,10 +88,13 @@ class Tree:
             words += ["--data", shlex.quote(str(self.data))]
         if self.out != PROJECT and "--out" not in arguments:
             words += ["--out", shlex.quote(str(self.out))]
-        if target:
-            shown = target.relative_to(self.out) if self.out == PROJECT else target
-            words += [">", shlex.quote(shown.as_posix())]
-        return " ".join(words)
+        if not target:
+            return " ".join(words)
+        # A shell opens the file before Python could make its folder.
+        shown = target.relative_to(self.out) if self.out == PROJECT else target
+        make = ["mkdir", shlex.quote(shown.parent.as_posix()) + ";"]
+        words = words if target.parent.is_dir() else make + words
+        return " ".join([*words, ">", shlex.quote(shown.as_posix())])
 
     def training(self, name):
         """Return the command line that trains a model and writes its log."""
