@@ -35,6 +35,7 @@ def test_psnr_of_known_errors():
     """An error of 0.1 everywhere is 20 dB; noise of a level has a closed form."""
     images = torch.full((2, 3, 8, 8), 0.5)
     assert estimates.psnr(images + 0.1, images) == pytest.approx(20, abs=1e-4)
+    assert estimates.psnr(images, images) == 120
     torch.manual_seed(0)
     for sigma in estimates.LEVELS:
         x = estimates.add_noise(images.repeat(50, 1, 1, 1), sigma)

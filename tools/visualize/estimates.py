@@ -43,9 +43,10 @@ def estimate(model, x, sigma, labels=None):
 def psnr(images, photos):
     """Return the peak signal-to-noise ratio in dB of images in [0, 1]: a float.
 
-    -10 log10 of the mean squared error over all images; higher is better.
+    -10 log10 of the mean squared error over all images; higher is better, at most 120.
     """
-    return -10 * math.log10((images - photos).square().mean().item())
+    error = (images - photos).square().mean().item()
+    return -10 * math.log10(max(error, 1e-12))
 
 
 # One known level -------------------------------------------------------------------
@@ -110,8 +111,9 @@ def walk(context):
     denoiser = CFGDenoiser(context.model, config, labels)
     sigmas = sigmas_for(context.model, config)
     shown = evenly_spaced(sigmas, context.columns)
-    columns = []
-    states = sample_states(context.model, context.noise(len(labels)), config, labels)
+    # Below each state the sampler's estimate at its level.
+    columns, noise = [], context.noise(len(labels))
+    states = sample_states(context.model, noise, config, labels)
     for i, state in enumerate(states):
         if i not in shown:
             continue
@@ -172,7 +174,8 @@ def mean_photo(context, name=None):
 
 def one_step(context):
     """Estimates from pure noise in one evaluation, beside the mean of the photos."""
-    noise, sigma = context.noise(NOISES), context.config.sigma_max
+    # At the level at which the sampler starts.
+    noise, sigma = context.noise(NOISES), sigmas_for(context.model, context.config)[0]
     # Any species, then each of those with photos.
     known = [name for name in context.wanted if name in context.sides[0].classes]
     means, found, words = [], [], []
