@@ -10,7 +10,8 @@ from tests.helpers.forks import wait
 from tests.helpers.outputs import without_seconds
 from tests.helpers.project import PROJECT, write_photos
 from tests.helpers.reproduce import fork
-from tools.reproduce.steps import PARTS, chosen_steps, read_steps
+from tools.reproduce import PARTS
+from tools.reproduce.steps import chosen_steps, read_steps
 
 GUARD = 1200  # seconds, against a test that hangs
 MADE = ("models/Best_MLPAE.pkl", "models/Prior_MLPAE.pth", "log/train_MLPAE.out")

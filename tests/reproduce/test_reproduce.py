@@ -161,18 +161,21 @@ def test_the_list_shows_what_would_run(root, capsys):
 
 def test_a_failed_step_names_its_command_and_the_log(root, capsys):
     """Its reason is the last line on stderr; the same call tries it again."""
-    edit(root / "work.py", "print", 'if name == "b.txt":\n    sys.exit("bad")\nprint')
+    lines = 'if name == "b.txt":\n    sys.exit("work.py: error: bad")\nprint'
+    edit(root / "work.py", "print", lines)
     with pytest.raises(UserError) as found:
         make(root)
     for words in (
         "step b failed: `python work.py b.txt a.txt` ended with exit code 1",
-        f"{root / 'log' / 'reproduce.log'}: bad",
+        f"{root / 'log' / 'reproduce.log'}: work.py: error: bad",
     ):
         assert words in str(found.value)
-    assert "| MLPAE, SGD |" in capsys.readouterr().out
+    streams = capsys.readouterr()
+    assert "| MLPAE, SGD |" in streams.out
+    assert ": error: " not in streams.err  # one line, that of the exception
     log = (root / "log" / "reproduce.log").read_text().splitlines()
-    assert log[-2:] == ["$ python work.py b.txt a.txt", "bad"]
-    edit(root / "work.py", 'sys.exit("bad")', "pass")
+    assert log[-2:] == ["$ python work.py b.txt a.txt", "work.py: error: bad"]
+    edit(root / "work.py", 'sys.exit("work.py: error: bad")', "pass")
     assert make(root) == ["a", "b", "end"]
 
 
@@ -192,6 +195,8 @@ def test_missing_photos_and_files_are_refused_before_anything_runs(root):
     with pytest.raises(UserError, match=how):
         make(root, "--force")
     assert not (root / "log" / "manifest.json").exists()
+    with pytest.raises(UserError, match="holds no photos; name a folder .* --data"):
+        make(root, "--data", root / "flowers")
     with pytest.raises(UserError, match="step b needs .*a.txt; run .* --parts 1$"):
         make(root, "--parts", 2)
     edit(root / "steps.toml", 'needs = ["a.txt"]', 'needs = ["extra.txt"]')

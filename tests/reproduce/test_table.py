@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.project import PROJECT
+from tools.reproduce import PARTS
 from tools.reproduce.hashes import code_hash, command_files
-from tools.reproduce.steps import GET_PHOTOS, PARTS, Place, chosen_steps, read_steps
+from tools.reproduce.steps import GET_PHOTOS, Place, chosen_steps, read_steps
 
 STEPS = read_steps()
 NAMES = [step.name for step in STEPS]

@@ -14,7 +14,7 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tools.reproduce.steps import PARTS
+from tools.reproduce import PARTS
 from utils.cli import PROJECT, UsageError, UserError, guard, run
 from utils.cli.arguments import command_line, whole_number
 
@@ -104,9 +104,10 @@ def require_photos(steps, place):
     for step in steps:
         folder = place.photos(step)
         if folder and photos_hash(folder) is None:
-            raise UserError(
-                f"{folder} holds no photos; get them: {GET_PHOTOS[step.photos]}"
-            )
+            remedy = f"get them: {GET_PHOTOS[step.photos]}"
+            if folder == place.data:
+                remedy = "name a folder of class folders with --data"
+            raise UserError(f"{folder} holds no photos; {remedy}")
 
 
 def print_steps(steps, planned, seconds):
@@ -164,12 +165,9 @@ def make(step, why, manifest, place, estimate):
     manifest.finish(step, artefacts, spent + time.monotonic() - start)
 
 
-def make_all(steps, table, manifest, place):
-    """Run the steps that are not up to date -> how many ran."""
-    # What can be known to be missing is refused before hours of work.
-    planned, ran = to_run(steps, manifest, place), 0
-    require_photos(planned, place)
-    require_files(planned, table, place)
+def make_all(steps, planned, table, manifest, place):
+    """Run the steps that are not up to date -> how many ran; planned: of `to_run`."""
+    ran = 0
     if planned:
         left = sum(expected(table, manifest)[step.name] for step in planned)
         print(f"{len(planned)} of {len(steps)} steps to run: {words(left)}", flush=True)
@@ -213,13 +211,17 @@ def main(argv=None, project=PROJECT, table=TABLE):
         return
     with locked(path):
         manifest = Manifest(path, machine_facts())
-        # Records are removed only where all steps could run.
+        # What is missing is refused before hours of work, and before records are lost.
+        planned = to_run(steps, manifest, place)
+        required = steps if args.force else planned
+        require_photos(required, place)
+        require_files(required, table, place)
         if args.force:
-            require_photos(steps, place)
-            require_files(steps, table, place)
             manifest.forget(steps)
+            planned = to_run(steps, manifest, place)
+        # A step that fails may be one that says which threshold was missed.
         try:
-            ran = make_all(steps, table, manifest, place)
+            ran = make_all(steps, planned, table, manifest, place)
         except UserError:
             print_results(table, manifest, place)
             raise

@@ -11,7 +11,6 @@ from utils.cli import UserError
 from utils.files import read_regular
 
 TABLE = Path(__file__).with_name("steps.toml")
-PARTS = (1, 2, 3, 4)  # of the assignment
 PHOTOS = "flowers"  # the folder that --data replaces
 GET = "python -m tools.get_flowers"
 GET_PHOTOS = {PHOTOS: GET, "flowers_16": f"{GET} --species all --to flowers_16"}
