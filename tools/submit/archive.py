@@ -25,7 +25,7 @@ REPORT = "diffusion_report"  # with any extension
 TOP_FOLDERS = ("flowers*", "trial*", "calibrated", "ablations", "seed_*", "build")
 NAMES = (
     *("__pycache__", "*.pyc", "*.egg-info", "venv", "env", "__MACOSX", "Thumbs.db"),
-    *("Last_*", "Previous_*", "*.lock", "*.tmp", "*.part", "*~"),
+    *("Last_*", "Previous_*", "*.lock", "*.tmp", "*.part", "*~", "reproduce.log"),
     *("*.zip", "*.tar", "*.gz", "*.tgz", "*.7z", "*.rar"),
 )
 CI = ".ci"  # the one hidden folder that is kept: others are of git, tools or systems
