@@ -4,7 +4,6 @@ Adds Gaussian noise over 300 steps; a network is trained to predict it; sampling
 at pure noise and removes it step by step.
 
 python diffusion.py > log/train_diffusion.out
-python diffusion.py --preset quick > log/train_diffusion_quick.out
 python diffusion.py --model diffusion_ddpm > log/train_diffusion_ddpm.out
 
 The last command trains the assignment's DDPM. The others train by flow matching: the
@@ -17,10 +16,10 @@ from functools import partial
 
 from utils.cli import guard, run
 from utils.cli.arguments import command_line
-from utils.config import TRAINED_MODELS, DiffusionSettings, settings_for
+from utils.config import ELSEWHERE, TRAINED_MODELS, DiffusionSettings, settings_for
 
 FLAGS = "--model --preset --resume --budget --species --seed --split-seed --data"
-FLAGS += " --strict-data --device --out"
+FLAGS += " --strict-data --device --tensorboard --out"
 
 
 def parse(argv=None):
@@ -30,6 +29,7 @@ def parse(argv=None):
         *FLAGS.split(),
         settings=fields(DiffusionSettings),
         choices={"--model": TRAINED_MODELS},
+        elsewhere=ELSEWHERE,
         **{"model": "diffusion", "seed": None, "split_seed": None},
     )
     args = parser.parse_args(argv)
@@ -42,8 +42,8 @@ if __name__ == "__main__":
 import torch
 import torch.nn.functional as F
 
-from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
-from utils.checkpoint.guide import load_guide, save_guide
+from utils.checkpoint import save_checkpoint, weights_name
+from utils.checkpoint.guide import load_best, save_guide
 from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
 from utils.diffusion import sampling
@@ -52,12 +52,12 @@ from utils.experiment import start_training, with_budget
 from utils.figures import caption, save_curves, save_strip, strip_frames
 from utils.files import prepare_target
 from utils.optim.factory import prepare_training
+from utils.tensorboard import open_board
 from utils.train import Trainer
 
 num_steps = 300
 beta_min, beta_max = 1e-4, 5e-2  # variance of the noise that a step adds
-PICTURE_EVERY = 10  # epochs
-PICTURE_IMAGES = 20  # samples on a picture
+PICTURE_EVERY, PICTURE_IMAGES = 10, 20  # epochs; samples on a picture
 
 # The noise schedule ------------------------------------------------------------------
 
@@ -248,13 +248,14 @@ def visualize_sampling(
     By the ancestral sampler, or by `config`, a utils.config.SamplerConfig, in n_steps.
     """
     model.eval()
-    x = torch.randn(sample_shape, device=model.betas.device)
+    x, sigmas = torch.randn(sample_shape, device=model.betas.device), None
     if config is None:
         states = model.states(x, n_steps)
     else:
         config = replace(config, steps=n_steps)
         states = sampling.sample_states(model, x, config, labels)
-    save_strip(*strip_frames(states, n_steps), save_path, title)
+        sigmas = sampling.free_sigmas(model, config)
+    save_strip(*strip_frames(states, n_steps, sigmas), save_path, title)
 
 
 def save_samples(model, metadata, seed, path, title):
@@ -275,13 +276,13 @@ def main(argv=None):
     started = time.monotonic()
     args, settings = parse(argv)
     sampling.check_sampler(settings, one_minus_alphas_bar_sqrt / alphas_bar_sqrt)
-    with training_session(args, settings) as (settings, state):
-        run_training(args, settings, state, started)
+    with training_session(args, settings) as run, open_board(args) as board:
+        run_training(args, *run, board, started)
 
 
-def run_training(args, settings, state, started):
+def run_training(args, settings, state, board, started):
     """Train, and draw samples of the best weights; state: of a resumed run."""
-    name, vis = args.model, args.out / "vis"
+    name, vis, folder = args.model, args.out / "vis", args.out / "models"
     csv_path = args.out / "log" / f"{name}.csv"
 
     # The data and the model.
@@ -297,8 +298,7 @@ def run_training(args, settings, state, started):
     metadata["class_proportions"] = data.class_proportions()
 
     # The optimizer and the loop.
-    total, folder = settings.epochs, args.out / "models"
-    steps = total * len(loaders[0])
+    total, steps = settings.epochs, settings.epochs * len(loaders[0])
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
     trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
@@ -306,24 +306,24 @@ def run_training(args, settings, state, started):
     for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):
         done = epoch.number + 1
         print(f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}", flush=True)
+        board.scalars(epoch)
         if epoch.restored:
             continue
         if settings.guide_at and done == guide_after:
             save_guide(folder, trainer.eval_model, metadata)
         if done % PICTURE_EVERY == 0:
-            path = vis / f"random_images_{name}_epoch_{done}"
+            path = vis / f"random_images_{name}_epoch_{done}.png"
             title = f"{name}: epoch {done}/{total}"
             save_samples(trainer.eval_model, metadata, args.seed, path, title)
+            board.picture("samples", path, done)
 
     # Pictures of the best weights, with their guide, and of the losses.
     best, path = trainer.eval_model, folder / weights_name(name)
-    weights, metadata = load_checkpoint(path)
-    best.load_state_dict(weights)
-    best.set_guide(load_guide(partial(make, settings), path, metadata))
+    metadata = load_best(best, partial(make, settings), path)
     title = caption(name, "samples", metadata)
     save_samples(best, metadata, args.seed, vis / f"random_images_{name}", title)
     title = caption(name, model.objective, metadata)
-    save_curves(csv_path, vis / f"loss_{name}.png", title)
+    save_curves(csv_path, vis / f"loss_{name}.png", title, "mean squared error")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ python train_script.py --model AE > log/train_AE.out
 
 import logging
 from dataclasses import fields
+from functools import partial
 
 from utils.cli import UsageError, guard, run
 from utils.cli.arguments import command_line, refuse_given
-from utils.config import AUTOENCODERS, AutoencoderSettings, settings_for
+from utils.config import AUTOENCODERS, ELSEWHERE, AutoencoderSettings, settings_for
 
 FLAGS = "--model --resume --seed --split-seed --data --strict-data --device --out"
+FLAGS += " --tensorboard"
+SHOWN = 8  # validation photos that TensorBoard shows with their reconstructions
 log = logging.getLogger(__name__)
 
 
@@ -21,6 +24,7 @@ def parse(argv=None):
         *FLAGS.split(),
         settings=fields(AutoencoderSettings),
         choices={"--model": AUTOENCODERS},
+        elsewhere=ELSEWHERE,
         model="AE",
         seed=None,
         split_seed=None,
@@ -39,15 +43,18 @@ def parse(argv=None):
 if __name__ == "__main__":
     guard(parse)
 
+import torch
+
 from utils.checkpoint import weights_name
 from utils.checkpoint.resume import training_session
-from utils.device import set_seeds
+from utils.device import fork_rng, set_seeds
 from utils.experiment import start_training
 from utils.figures import caption, save_curves
 from utils.files import prepare_target
-from utils.latents import MAX_DIM, encode, save_priors
+from utils.latents import MAX_DIM, encode, reconstruct, save_priors
 from utils.optim.factory import prepare_training
 from utils.registry import autoencoders, build_model, load_model, model_args
+from utils.tensorboard import open_board
 from utils.train import train
 
 
@@ -73,13 +80,23 @@ def fit_best(folder, name, training):
     save_priors(path, model, metadata, encode(model, training.all_images()))
 
 
+@torch.no_grad()
+def show_epoch(board, photos, epoch, model):
+    """Write an epoch's losses, and after a check photos above reconstructions."""
+    board.scalars(epoch)
+    if board.writer and epoch.checked:
+        with fork_rng(0):  # a VAE draws random numbers
+            both = torch.cat([photos, reconstruct(model, photos)])
+        board.images("reconstructions", both, len(photos), epoch.number + 1)
+
+
 def main(argv=None):
     args, settings = parse(argv)
-    with training_session(args, settings) as (settings, state):
-        run_training(args, settings, state)
+    with training_session(args, settings) as run, open_board(args) as board:
+        run_training(args, *run, board)
 
 
-def run_training(args, settings, state):
+def run_training(args, settings, state, board):
     """Train, and save what belongs to the best weights; state: of a resumed run."""
     name, csv_path = args.model, args.out / "log" / f"{args.model}.csv"
 
@@ -94,7 +111,7 @@ def run_training(args, settings, state):
     # The optimizer and the loop.
     steps = settings.epochs * len(training)
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
-    objective = autoencoders()[name]
+    objective, photos = autoencoders()[name], validation.dataset[:SHOWN][0]
     train(
         optimizer=optimizer,
         scheduler=scheduler,
@@ -111,11 +128,16 @@ def run_training(args, settings, state):
         metadata=metadata,
         ema=ema,
         resumed=state,
+        on_epoch=partial(show_epoch, board, photos.to(device)),
     )
 
     # What belongs to the best weights.
     title = caption(name, settings.optimizer, metadata)
-    save_curves(csv_path, args.out / "vis" / f"loss_{name}.png", title)
+    path = args.out / "vis" / f"loss_{name}.png"
+    unit, asked = objective.unit, objective.asked
+    if settings.beta != 1:  # the loss is another one
+        unit, asked = f"squared error and KL by beta {settings.beta}", None
+    save_curves(csv_path, path, title, unit, asked)
     fit_best(args.out / "models", name, training.dataset)
 
 

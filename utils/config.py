@@ -15,6 +15,7 @@ from utils.cli.arguments import (
     number_from_zero,
     positive_number,
     positive_or_optimal,
+    training_command,
     whole_number,
 )
 
@@ -272,6 +273,8 @@ AUTOENCODERS = tuple(
 DIFFUSION_MODELS = tuple(name for name in PRESETS if name not in AUTOENCODERS)
 FAST = "diffusion_fast"  # made by tools.reflow; diffusion.py trains all others
 TRAINED_MODELS = tuple(name for name in DIFFUSION_MODELS if name != FAST)
+# What a training answers where it is asked for a model of another one.
+ELSEWHERE = {name: f"train it with python {training_command(name)}" for name in PRESETS}
 
 
 def settings_for(args, model):

@@ -97,4 +97,5 @@ def show_images(images, nmax=64, save_path=None):
 def show_recover_results(images, recover_images, save_path, title=""):
     """Save originals (B, 3, H, W) in [0, 1] above their reconstructions."""
     both = torch.cat([images.cpu(), recover_images.detach().cpu()])
-    figures.save_grid(both, save_path, columns=len(images), title=title)
+    picture = figures.labelled(both, len(images), ["original", "reconstruction"])
+    figures.save_stack([title, picture] if title else [picture], save_path)

@@ -10,9 +10,16 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    LogFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
 from torchvision.utils import make_grid
 
+from utils.checkpoint import result_words
 from utils.files import read_csv, write_file
 
 DPI = 100
@@ -23,6 +30,8 @@ MARGIN = 12  # pixels around everything
 TILE = 96  # pixels that an image is enlarged to, about
 LETTER = 8  # pixels of width of a letter, about
 SMALL = 8  # points of a letter's height where there is little space
+LOG_TICKS = (1, 1.5, 2, 3, 4, 5, 6, 8)  # in each decade of a loss
+BOUND_COLOURS = [(), ("black",), ("C0", "C1")]  # by the number of bounds
 
 
 def enlarge(picture, factor):
@@ -102,11 +111,7 @@ def caption(name, what, metadata):
     if "data" in metadata:
         data = metadata["data"]
         words.append(f"data: {data['count']} {data['source']}")
-    if "epoch" in metadata:
-        # The log of diffusion.py counts from 1.
-        epoch = metadata["epoch"] + name.startswith("diffusion")
-        words.append(f"epoch {epoch}, validation loss {metadata['valid_loss']:.4g}")
-    return ", ".join(words)
+    return ", ".join(words + result_words(metadata))
 
 
 def save_grid(images, path, columns, title=""):
@@ -115,25 +120,48 @@ def save_grid(images, path, columns, title=""):
     save_stack([title, picture] if title else [picture], path)
 
 
-def strip_frames(states, n_steps):
-    """Return (frames in [0, 1], their numbers): STRIP_FRAMES of n_steps + 1 states.
+def spaced_sigmas(sigmas, count=STRIP_FRAMES):
+    """Return at most `count` rising indices of falling sigmas, the last of which is 0.
 
-    states: (B, 3, H, W) in [-1, 1], one at a time; evenly spaced ones are kept, the
-    first and the last included.
+    The first and the last are among them; the others are about evenly spaced in the
+    logarithm of sigma.
     """
-    shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
-    frames = {i: (x + 1) / 2 for i, x in enumerate(states) if i in shown}
-    return [frames[step] for step in shown], shown
+    # The finished image has no logarithm, and is the last.
+    count = min(count, len(sigmas))
+    logs = torch.tensor(sigmas[:-1]).log()  # (T,)
+    wanted = torch.linspace(logs[0], logs[-1], count - 1)
+    nearest = (logs - wanted[:, None]).abs().argmin(dim=1).tolist()
+    # No state twice: each index is above the one before it, and leaves room for more.
+    indices, after = [], -1
+    for i, index in enumerate([*nearest, len(sigmas) - 1]):
+        after = min(max(index, after + 1), len(sigmas) - count + i)
+        indices.append(after)
+    return indices
 
 
-def save_strip(frames, steps, path, title, rows=4):
+def strip_frames(states, n_steps, sigmas=None):
+    """Return (frames in [0, 1], their headings) of some of n_steps + 1 states.
+
+    states: (B, 3, H, W) in [-1, 1], one at a time. STRIP_FRAMES are kept, the first and
+    the last included: evenly spaced steps, or with the sigmas of all states evenly
+    spaced sigmas, and then no state twice.
+    """
+    if sigmas:
+        headings = {i: f"sigma {sigmas[i]:.2g}" for i in spaced_sigmas(sigmas)}
+    else:
+        shown = torch.linspace(0, n_steps, STRIP_FRAMES).round().int().tolist()
+        headings = {i: f"Step {i}" for i in shown}
+    kept = {i: (x + 1) / 2 for i, x in enumerate(states) if i in headings}
+    return list(kept.values()), list(headings.values())
+
+
+def save_strip(frames, headings, path, title, rows=4):
     """Save a denoising strip, one column per frame, above all finished images."""
-    # frames: list of images (B, 3, H, W) in [0, 1], from noise to the finished images;
-    # steps: the number of each. The strip shows the first `rows` images.
+    # frames: list of images (B, 3, H, W) in [0, 1], from noise to the finished images.
+    # The strip shows the first `rows` of each.
     first = torch.stack([frame[:rows].cpu() for frame in frames], dim=1)
     strip = grid(first.flatten(0, 1), len(frames), scale_for(first))
-    finished = grid(frames[-1], len(frames), scale_for(first))
-    headings = [f"Step {step}" for step in steps]
+    finished = grid(frames[-1], max(len(frames), STRIP_FRAMES), scale_for(first))
     save_stack([title, headings, strip, "Finished images", finished], path)
 
 
@@ -145,11 +173,14 @@ def read_curves(path):
     }
 
 
-def save_curves(csv_path, path, title):
-    """Draw the training and validation loss per photo against the epoch."""
+def save_curves(csv_path, path, title, unit, asked=None):
+    """Draw the training and validation loss per photo against the epoch, from 1.
+
+    unit: what the loss is, in words; asked: words -> a bound of it, a dashed line.
+    """
     curves = read_curves(csv_path)
     figure = Figure(figsize=(6.4, 4), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="loss per photo")
+    axes = figure.add_subplot(xlabel="epoch")
     axes.set_title(title, fontsize=8, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     # Epochs without a check have no validation loss.
@@ -159,10 +190,19 @@ def save_curves(csv_path, path, title):
     ):
         checked = np.isfinite(curves[column])
         axes.plot(curves["epoch"][checked], curves[column][checked], label=label)
+    # The bounds: one of both losses, or in the colours of the curves.
+    asked = (asked or {}).items()
+    for colour, (label, bound) in zip(BOUND_COLOURS[len(asked)], asked, strict=True):
+        axes.axhline(bound, color=colour, linestyle="--", linewidth=1, label=label)
     # The calibrated loss of a VAE can be negative.
-    if all((line.get_ydata() > 0).all() for line in axes.lines):
+    positive = all((np.array(line.get_ydata()) > 0).all() for line in axes.lines)
+    if positive:
         axes.set_yscale("log")
-    axes.grid(alpha=0.3, which="both")
+        axes.yaxis.set_major_locator(LogLocator(subs=LOG_TICKS))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel(f"loss per photo: {unit}" + (", log scale" if positive else ""))
+    axes.grid(alpha=0.3)
     axes.legend()
     save(figure, path)
 

@@ -86,7 +86,7 @@ def prepare_folder(folder):
         raise UserError(f"{folder} is not a folder; move that file away") from None
     except OSError as error:
         raise UserError(
-            f"cannot write into {folder}: {error.strerror}; name another with --out"
+            f"cannot write into {folder}: {error.strerror}; name another folder"
         ) from None
 
 
@@ -189,10 +189,10 @@ def npy_chunks(batches, count):
 
 def csv_log(path, rows=()):
     """Return a function that appends a row to the CSV file `path`."""
-    # A row is a dictionary; `seconds` since the last row are added, if it has none.
-    # rows: those of a resumed run, at the start of the file. The columns are those of
-    # the first row, and only then an older file is replaced. Without a path nothing is
-    # written.
+    # A row is a dictionary; `seconds` since the last row are added, if it has none. Its
+    # `epoch` counts from 0, and that of the file from 1 (docs/measures.md). rows: those
+    # of a resumed run, at the start of the file. The columns are those of the first
+    # row, and only then an older file is replaced. Without a path nothing is written.
     if path is None:
         return lambda row: None
     path, start, columns = prepare_target(path), time.perf_counter(), None
@@ -211,7 +211,7 @@ def csv_log(path, rows=()):
             writer = csv.DictWriter(file, columns or list(row), lineterminator="\n")
             if not columns:
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerow(row | {"epoch": row["epoch"] + 1})
         columns = writer.fieldnames
 
     for row in rows:

@@ -30,6 +30,8 @@ class Autoencoder(NamedTuple):
     model: Callable  # class; its arguments are those of `model_args`
     loss_for: Callable  # beta -> loss_fn(outputs, images) -> scalar
     reduction: str = "mean"  # of the loss over a batch; or "sum"
+    unit: str = "mean squared error"  # of the loss per photo
+    asked: dict | None = None  # the assignment's bounds of it: words -> bound
 
 
 def autoencoders():
@@ -38,10 +40,30 @@ def autoencoders():
     import MLPAutoencoder as mlpae
     import VarAutoencoder as vae
 
+    def mean_squared_error(beta):
+        return F.mse_loss
+
     return {
-        "MLPAE": Autoencoder(mlpae.MLPAutoencoder, lambda beta: F.mse_loss),
-        "AE": Autoencoder(ae.Autoencoder, lambda beta: F.mse_loss),
-        "VAE": Autoencoder(vae.VarAutoencoder, vae.loss_for, reduction="sum"),
+        "MLPAE": Autoencoder(
+            mlpae.MLPAutoencoder,
+            mean_squared_error,
+            asked={"asked of both: 0.03": 0.03},
+        ),
+        "AE": Autoencoder(
+            ae.Autoencoder,
+            mean_squared_error,
+            asked={
+                "asked of training: 0.010": 0.010,
+                "asked of validation: 0.012": 0.012,
+            },
+        ),
+        "VAE": Autoencoder(
+            vae.VarAutoencoder,
+            vae.loss_for,
+            reduction="sum",
+            unit="sum of squared errors + KL",
+            asked={"asked of both: 800 per batch of 16": 800 / 16},
+        ),
     }
 
 

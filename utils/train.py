@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 class Epoch(NamedTuple):
     """What is known after an epoch."""
 
-    number: int  # from 0, as in the log
+    number: int  # from 0, as an autoencoder's training prints it
     train_loss: float  # mean over batches, collected while the weights changed
     valid_loss: float  # of the latest check
     checked: bool  # this epoch ended with a check
     is_best: bool  # that check was better than all before it
     restored: bool = False  # of the run that is resumed: printed before
+    row: dict | None = None  # of the CSV file, where it is not restored
 
 
 @dataclass
@@ -92,6 +93,7 @@ def train(
     metadata=None,
     ema=None,
     resumed=None,
+    on_epoch=None,
 ):
     """Train, print a line per epoch, save the best weights and optionally a CSV log.
 
@@ -101,6 +103,7 @@ def train(
     after every batch. `metadata` join those of the checkpoint. `ema`: an AveragedModel,
     which is validated and saved in the model's place. `resumed`: the State of an
     interrupted run (utils.checkpoint.resume), whose epochs are printed again.
+    `on_epoch`: function of (Epoch, model that is validated), called after each line.
 
     Raises:
         UserError: on a loss or weight that is not finite, or a save that fails.
@@ -116,21 +119,16 @@ def train(
         reduction=reduction,
         ema=ema,
     )
-    epochs = trainer.fit(
-        model_save_root,
-        num_epochs=num_epochs,
-        patience=early_stopping_patience,
-        log_path=log_path,
-        metadata=metadata,
-        resumed=resumed,
-    )
+    stopping = num_epochs, early_stopping_patience, CHECK_EVERY
     # The line of the starter kit, floats not rounded.
-    for epoch in epochs:
+    for epoch in trainer.fit(model_save_root, *stopping, log_path, metadata, resumed):
         print(
             f"Epoch: {epoch.number}, Train Loss: {epoch.train_loss}, "
             f"Valid Loss: {epoch.valid_loss}",
             flush=True,
         )
+        if on_epoch:
+            on_epoch(epoch, trainer.eval_model)
 
 
 class Trainer:
@@ -206,7 +204,7 @@ class Trainer:
             if epoch.is_best:
                 save_checkpoint(path, self.eval_model, metadata, **rows[-1])
             write_row(rows[-1])
-            yield epoch
+            yield epoch._replace(row=rows[-1])
             ended = state.ended(num_epochs, patience)
             if ended or time.monotonic() - saved >= SAVE_EVERY:
                 write_state(last, self, asdict(state), rows, metadata, ended)

@@ -20,7 +20,9 @@ from utils import config
 from utils.cli import UsageError, arguments
 from utils.cli.arguments import duration, flag_of
 from utils.config import PRESETS
+from utils.data_processor import create_flower_dataloaders
 from utils.diffusion import denoiser, samplers
+from utils.diffusion.sampling import labels_for
 from utils.evaluation import evaluate, features
 from utils.optim import factory
 
@@ -107,6 +109,44 @@ def test_every_command_prints_its_help(capsys):
             module.parse(["--help"])
         out, err = capsys.readouterr()
         assert (end.value.code, err) == (0, "") and "--debug" in out
+
+
+@pytest.mark.parametrize(
+    "command, line, hint",
+    [
+        (train_script, "--model mlpae", "; did you mean MLPAE?"),
+        (train_script, "--model diffusion", "; train it with python diffusion.py"),
+        (train_script, "--model diffusion_fast", " with python -m tools.reflow"),
+        (diffusion, "--model VAE", " with python train_script.py --model VAE"),
+        (diffusion, "--model diffusion_fast", " with python -m tools.reflow"),
+        (diffusion, "--model Diffusion_Quick", "; did you mean diffusion_quick?"),
+        (diffusion, "--optimizer Muon", "; did you mean muon?"),
+        (diffusion, "--preset quik", "; did you mean quick?"),
+        (random_generation, "--sampler dpm++3", "; did you mean dpm++3m?"),
+        # No choice is like it.
+        (train_script, "--model RNN", "'MLPAE', 'AE', 'VAE')"),
+    ],
+)
+def test_a_refused_choice_comes_with_a_hint(capsys, command, line, hint):
+    """At the end of the one line, which exits with 2."""
+    with pytest.raises(SystemExit) as end:
+        command.parse(line.split())
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and len(err.splitlines()) == 1
+    assert f"invalid choice: {line.split()[1]!r} (choose from " in err
+    assert err.endswith(f"{hint}\n")
+
+
+def test_a_refused_species_comes_with_a_hint(photo_folder):
+    """In a training, and where images are generated."""
+    hint = r"; did you mean calendula\?$"
+    with pytest.raises(UsageError, match=hint):
+        create_flower_dataloaders(4, photo_folder, 8, 8, species=["Calendula"])
+    metadata = {"data": {"classes": list(config.SPECIES)}}
+    with pytest.raises(UsageError, match=hint):
+        labels_for(["callendula"], metadata, 4)
+    with pytest.raises(UsageError, match="bellflower, calendula$"):
+        labels_for(["rose"], metadata, 4)
 
 
 COMMANDS = (train_script, visualization, random_generation, diffusion)

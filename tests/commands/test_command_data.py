@@ -150,7 +150,7 @@ def test_originals_stand_above_reconstructions(tmp_path, photo_folder):
     loaders = create_flower_dataloaders(16, photo_folder, 8, 8)
     for side, loader in zip(("train", "valid"), loaders, strict=True):
         photos = (next(iter(loader))[0] * 255).round().byte()
-        picture = small_picture(tmp_path / "vis" / f"{side}_VAE.png", 12)
+        picture = small_picture(tmp_path / "vis" / f"{side}_VAE.png", 12, left=9)
         assert picture.shape == (2 * 9 + 1, len(photos) * 9 + 1, 3)
         for column, photo in enumerate(photos):
             shown = tile(picture, 0, column, 8).astype(int)

@@ -104,7 +104,7 @@ def test_another_split_is_kept_and_obeyed(tmp_path, photo_folder):
     result = use("visualization.py", "MLPAE", tmp_path, "--data", photo_folder)
     assert result.code == 0 and result.err == ""  # no word of another split
     first = (next(iter(validation))[0][0] * 255).round().byte().permute(1, 2, 0)
-    picture = small_picture(tmp_path / "vis" / "valid_MLPAE.png", 12)
+    picture = small_picture(tmp_path / "vis" / "valid_MLPAE.png", 12, left=9)
     assert np.array_equal(picture[1:9, 1:9], first.numpy())
 
 

@@ -27,9 +27,12 @@ def pixels(path):
         return np.asarray(image.convert("RGB"))
 
 
-def small_picture(path, factor):
-    """The grid below a picture's title, each block of factor x factor one pixel."""
-    grid = pixels(path)[MARGIN + TITLE : -MARGIN, MARGIN:-MARGIN]
+def small_picture(path, factor, left=0):
+    """The grid below a picture's title, each block of factor x factor one pixel.
+
+    left: small pixels of words left of it.
+    """
+    grid = pixels(path)[MARGIN + TITLE : -MARGIN, MARGIN + factor * left : -MARGIN]
     assert grid.shape[0] % factor == 0 == grid.shape[1] % factor
     small = grid[::factor, ::factor]
     assert np.array_equal(small.repeat(factor, 0).repeat(factor, 1), grid)

@@ -223,9 +223,9 @@ def test_a_training_says_what_it_replaces_and_keeps_a_copy(
     caplog.set_level("INFO", "utils")
     best, copy = (tmp_path / "models" / f"{k}_AE.pth" for k in ("Best", "Previous"))
     assert train("AE", tmp_path, photo_folder).code == 0 and not copy.exists()
-    first, loss = best.read_bytes(), load_checkpoint(best)[1]["valid_loss"]
+    first, loss = best.read_bytes(), load_checkpoint(best)[1]["valid_per_photo"]
     assert train("AE", tmp_path, photo_folder, "--seed", "1").code == 0
-    words = f"{best} (epoch 0, validation loss {loss:.4g}) will be replaced"
+    words = f"{best} (epoch 1, validation loss per photo {loss:.4g}) will be replaced"
     assert words in caplog.text and str(copy) in caplog.text
     assert copy.read_bytes() == first != best.read_bytes()
 

@@ -3,7 +3,12 @@
 from utils.checkpoint.guide import load_guide, save_guide
 from utils.checkpoint.loading import load_checkpoint, read, restore
 from utils.checkpoint.names import find_weights, last_name, weights_name
-from utils.checkpoint.saving import save_checkpoint, when, write
+from utils.checkpoint.saving import (
+    result_words,
+    save_checkpoint,
+    when,
+    write,
+)
 
 __all__ = [
     "find_weights",
@@ -12,6 +17,7 @@ __all__ = [
     "load_guide",
     "read",
     "restore",
+    "result_words",
     "save_checkpoint",
     "save_guide",
     "weights_name",

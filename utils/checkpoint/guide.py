@@ -28,6 +28,14 @@ def guide_path(path, name):
     return path.with_name(f"Previous_{guide}" if previous else guide)
 
 
+def load_best(model, build, path):
+    """Load the weights of a file, and their guide, into a model -> their metadata."""
+    weights, metadata = load_checkpoint(path)
+    model.load_state_dict(weights)
+    model.set_guide(load_guide(build, path, metadata))
+    return metadata
+
+
 def load_guide(build, path, metadata):
     """Return the guide beside a model's weights, or None.
 

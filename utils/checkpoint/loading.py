@@ -46,6 +46,7 @@ SCHEMA = {  # types of the metadata that are read
     "class_proportions": list,
     "epoch": int,
     "valid_loss": float,
+    "valid_per_photo": float,
     "fitted_to": dict,
 }
 DATA = {  # all of them describe the photos

@@ -4,6 +4,7 @@ from itertools import product
 from pathlib import Path
 
 from utils.cli import UserError
+from utils.cli.arguments import training_command
 
 FOLDERS = ("models", "model")  # ours, then the starter kit's
 NAMES = {
@@ -12,7 +13,6 @@ NAMES = {
     "features": "features.pt",
     "features_b": "features_b.pt",
 }
-OTHER_COMMANDS = {"diffusion_fast": "-m tools.reflow"}  # of python, to train a model
 KIT_NAMES = {"diffusion": "Bestmodel_diffusion.pkl"}
 
 
@@ -44,11 +44,3 @@ def find_weights(name, *roots):
     missing = Path(roots[0], FOLDERS[0], weights_name(name))
     command = training_command(name)
     raise UserError(f"{missing} is not there; train first: python {command}")
-
-
-def training_command(name):
-    """Return the arguments of python that train a model."""
-    if name in OTHER_COMMANDS:
-        return OTHER_COMMANDS[name]
-    script = "diffusion.py" if name.startswith("diffusion") else "train_script.py"
-    return script if name == "diffusion" else f"{script} --model {name}"

@@ -9,7 +9,6 @@ import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from utils.checkpoint.loading import (
     read,
 )
 from utils.checkpoint.names import last_name, weights_name
-from utils.checkpoint.saving import write
+from utils.checkpoint.saving import result_words, write
 from utils.cli import UserError, memory_for
 from utils.cli.arguments import flag_of
 from utils.device import random_state, set_random_state
@@ -282,8 +281,7 @@ def keep_previous(path, data):
         return
     if metadata.get("data", data)["source"] == "photos" != data["source"]:
         log.warning("%s was trained on photos; drawn flowers will replace it", path)
-    epoch, loss = metadata.get("epoch", "unknown"), metadata.get("valid_loss", nan)
-    facts = f"epoch {epoch}, validation loss {loss:.4g}"
+    facts = ", ".join(result_words(metadata)) or "without a description"
     if not ended_normally(path):
         text = "%s (%s) is of an interrupted run, and will be replaced"
         log.info(text, path, facts)

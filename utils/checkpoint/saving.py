@@ -52,6 +52,17 @@ def when(row):
     return " in epoch {epoch} at lr {lr:g}".format(**row) if known else ""
 
 
+def result_words(metadata):
+    """Return epoch and validation loss of weights in words, those that are known."""
+    # For readers epochs count from 1; in the metadata they count from 0.
+    words = []
+    if "epoch" in metadata:
+        words.append(f"epoch {metadata['epoch'] + 1}")
+    if "valid_per_photo" in metadata:
+        words.append(f"validation loss per photo {metadata['valid_per_photo']:.4g}")
+    return words
+
+
 def describe(model, metadata):
     """Return the metadata of a model: what rebuilds it, and how it was trained."""
     return unshared(

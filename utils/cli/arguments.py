@@ -7,6 +7,7 @@
 import argparse
 import math
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from utils.cli.process import PROJECT, UsageError, one_line, program
@@ -14,6 +15,7 @@ from utils.cli.process import PROJECT, UsageError, one_line, program
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 MANY = 10**9
 DEVICES = ("auto", "cpu", "cuda", "mps")
+OTHER_COMMANDS = {"diffusion_fast": "-m tools.reflow"}  # of python, to train a model
 LADDER = ("quick", "short", "default", "long")  # training times of diffusion models
 
 # Types -------------------------------------------------------------------------
@@ -164,6 +166,12 @@ FLAGS = {
         "default": "auto",
         "help": "device to compute on (default: auto)",
     },
+    "--tensorboard": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "also write losses and pictures for TensorBoard to DIR/MODEL; needs "
+        "pip install -e '.[tb]'",
+    },
     "--out": {
         "type": Path,
         "default": PROJECT,
@@ -172,8 +180,41 @@ FLAGS = {
 }
 
 
+def did_you_mean(value, choices):
+    """Return `; did you mean NAME?` for the choice most like a value, or nothing."""
+    # Case is ignored: mlpae is like MLPAE.
+    names = {str(choice).lower(): choice for choice in choices}
+    found = get_close_matches(str(value).lower(), names, n=1)
+    return f"; did you mean {names[found[0]]}?" if found else ""
+
+
+def training_command(name):
+    """Return the arguments of python that train a model."""
+    if name in OTHER_COMMANDS:
+        return OTHER_COMMANDS[name]
+    script = "diffusion.py" if name.startswith("diffusion") else "train_script.py"
+    return script if name == "diffusion" else f"{script} --model {name}"
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, whose errors are one line."""
+    """argparse without abbreviations, whose errors are one line.
+
+    elsewhere: models of other commands -> what to do instead.
+    """
+
+    def __init__(self, elsewhere=None, **options):
+        super().__init__(**options)
+        self.elsewhere = elsewhere or {}
+
+    def _check_value(self, action, value):
+        # Adds a hint to the refusal of a choice. Without this hook of argparse's the
+        # refusal would stay.
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            advice = "--model" in action.option_strings and self.elsewhere.get(value)
+            hint = f"; {advice}" if advice else did_you_mean(value, action.choices)
+            raise argparse.ArgumentError(action, error.message + hint) from None
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
@@ -183,11 +224,13 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file, flush=True)
 
 
-def command_line(doc, *flags, settings=(), choices=None, **defaults):
+def command_line(doc, *flags, settings=(), choices=None, elsewhere=None, **defaults):
     """Return a parser of the named rows of FLAGS, of fields, and of `--debug`."""
     # settings: dataclass fields, whose metadata are the arguments of `add_argument`; a
-    # flag that is not given is None. choices: flag -> its choices.
+    # flag that is not given is None. choices: flag -> its choices. elsewhere: as of
+    # Parser.
     parser = Parser(
+        elsewhere,
         prog=program(),
         description=doc,
         allow_abbrev=False,

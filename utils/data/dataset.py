@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import RandomCrop
 
 from utils.cli import UsageError, UserError
+from utils.cli.arguments import did_you_mean
 from utils.config import SPECIES
 from utils.data.duplicates import keep_together, near_duplicates
 from utils.data.photos import decode_all, find_photos
@@ -179,6 +180,7 @@ def select_species(sides, species):
         raise UsageError(
             f"argument --species: no {unknown[0]!r} here; choose from "
             + ", ".join(classes)
+            + did_you_mean(unknown[0], classes)
         )
 
     # No image changes sides, so that no choice of species trains on validation images

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 import torch
 
 from utils.cli import UsageError
+from utils.cli.arguments import did_you_mean
 from utils.cli.progress import TimeEstimate, bar
 from utils.config import SamplerConfig
 from utils.diffusion.samplers import SAMPLERS, schedule_sigmas
@@ -73,6 +74,12 @@ def sigmas_for(model, config):
         schedule = schedule_from(model.sigmas, config.sigma_min)
         return schedule_sigmas(config.steps, schedule)
     return sampler.sigmas(config.steps, config.sigma_max, config.sigma_min or SIGMA_MIN)
+
+
+def free_sigmas(model, config):
+    """Return the sigmas of a sampler's steps; None if they are the model's schedule."""
+    used = SAMPLERS[config.sampler].uses_schedule
+    return None if used else sigmas_for(model, config)
 
 
 def schedule_from(schedule, sigma_min):
@@ -157,6 +164,7 @@ def labels_for(names, metadata, count):
         if name not in known:
             raise UsageError(
                 f"argument --species: these weights know no {name!r}; {remedy}"
+                + did_you_mean(name, known)
             )
     indices = torch.arange(count) * len(names) // count
     return torch.tensor([known.index(name) for name in names])[indices]
