@@ -62,6 +62,17 @@ def labelled(images, columns, words):
     return np.concatenate([render(figure), picture], axis=1)
 
 
+def text_line(text, width):
+    """Return a line of black text on white, (TITLE, width, 3), without shades of grey.
+
+    Shades would take colours from the palette of a GIF.
+    """
+    inches = [(pixels + 0.5) / DPI for pixels in (width, TITLE)]
+    figure = Figure(figsize=inches, dpi=DPI)
+    figure.text(LETTER / width, 0.5, text, va="center")
+    return (render(figure) > 0.5).astype(float)
+
+
 def scale_for(images):
     """Return the whole number by which these images become about TILE pixels wide."""
     return max(1, round(TILE / images.shape[-1]))
@@ -161,7 +172,10 @@ def save_strip(frames, headings, path, title, rows=4):
     # The strip shows the first `rows` of each.
     first = torch.stack([frame[:rows].cpu() for frame in frames], dim=1)
     strip = grid(first.flatten(0, 1), len(frames), scale_for(first))
-    finished = grid(frames[-1], max(len(frames), STRIP_FRAMES), scale_for(first))
+    columns = max(len(frames), min(len(frames[-1]), STRIP_FRAMES))
+    finished = grid(frames[-1], columns, scale_for(first))
+    # A strip may be narrower than the images below it.
+    headings = headings + [""] * (columns - len(headings))
     save_stack([title, headings, strip, "Finished images", finished], path)
 
 
@@ -183,6 +197,7 @@ def save_curves(csv_path, path, title, unit, asked=None):
     axes = figure.add_subplot(xlabel="epoch")
     axes.set_title(title, fontsize=8, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(curves["epoch"][0] - 0.5, curves["epoch"][-1] + 0.5)
     # Epochs without a check have no validation loss.
     for column, label in (
         ("train_per_photo", "training"),

@@ -61,8 +61,8 @@ def autoencoders():
             vae.VarAutoencoder,
             vae.loss_for,
             reduction="sum",
-            unit="sum of squared errors + KL",
-            asked={"asked of both: 800 per batch of 16": 800 / 16},
+            unit="squared error + KL",
+            asked={"asked of both: 50 (800 per batch of 16)": 800 / 16},
         ),
     }
 

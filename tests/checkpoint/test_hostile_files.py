@@ -1,7 +1,7 @@
 """Small files that claim much, special files, and texts that a terminal would obey."""
 
 import os
-import time
+import resource
 import zipfile
 from collections import OrderedDict
 
@@ -29,10 +29,17 @@ LIMIT = 200  # megabytes of memory
 
 
 def quick_and_small(work):
-    """Assert that work() takes little memory and under 5 seconds."""
-    start = time.monotonic()
+    """Assert that work() takes little memory and under 5 seconds of a processor."""
+    start = processor_seconds()
     assert memory_limited(work, LIMIT) == 0
-    assert time.monotonic() - start < 5
+    assert processor_seconds() - start < 5
+
+
+def processor_seconds():
+    """Return the time that processors spent on child processes that have ended."""
+    # A busy machine makes them wait, which is not counted.
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def saved(path, model, **metadata):

@@ -3,7 +3,6 @@
 import os
 import platform
 import signal
-import time
 
 import pytest
 
@@ -49,16 +48,6 @@ def run(script, *args, env):
     return Result(end.returncode, end.stdout, end.stderr)
 
 
-def quickest(script, *args, env):
-    """The best of three, as a start may be slow -> (what it did, seconds)."""
-    results = []
-    for _ in range(3):
-        begin = time.monotonic()
-        results.append((run(script, *args, env=env), time.monotonic() - begin))
-    assert len({result for result, _ in results}) == 1
-    return min(results, key=lambda result: result[-1])
-
-
 @pytest.mark.parametrize(
     "script, args, words",
     [
@@ -75,21 +64,18 @@ def quickest(script, *args, env):
     ],
 )
 def test_a_wrong_command_ends_before_torch_loads(trap, tmp_path, script, args, words):
-    """X12-X20, P25, STYLE rule 10: exit 2 in under a second, nothing created."""
+    """X12-X20, P25, STYLE rule 10: exit 2, nothing created; `-m faults` takes times."""
     new = tmp_path / "new"
-    call = script, *args.split(), "--out", new
-    result, seconds = quickest(*call, env=trap())
+    result = run(script, *args.split(), "--out", new, env=trap())
     line = refused(result, script, words, code=2)
     assert result.err == line + "\n" and not new.exists()
-    assert seconds < 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_needs_no_torch(trap, script):
     """X21."""
-    (code, out, err), seconds = quickest(f"{script}.py", "--help", env=trap())
+    code, out, err = run(f"{script}.py", "--help", env=trap())
     assert (code, err) == (0, "") and "--seed" in out
-    assert seconds < 1
 
 
 @pytest.mark.parametrize("script", TRAININGS)

@@ -12,7 +12,8 @@ from tests.helpers.training import descend
 from utils.config import PRESETS
 from utils.data.synthetic import draw_flowers
 from utils.diffusion.denoiser import OBJECTIVES
-from utils.diffusion.sampling import SamplerConfig, sample
+from utils.diffusion.sampling import SamplerConfig, sample, sigmas_for
+from utils.figures import spaced_sigmas
 
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 
@@ -262,6 +263,26 @@ def test_strip_of_any_sampler_ends_in_what_it_samples(
     assert (headings[0], headings[-1]) == (first, last)
     torch.testing.assert_close(frames[-1].clamp(0, 1), expected)
     torch.testing.assert_close(2 * frames[0] - 1, noise, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 9, 12, 40, 200])
+def test_levels_of_the_strip_are_evenly_spaced_in_the_logarithm(steps):
+    """Each state once, from the first noise to the image; few of them pure noise."""
+    sigmas = [*torch.logspace(2, -1, steps).tolist(), 0.0]
+    shown = spaced_sigmas(sigmas)
+    assert shown == sorted(set(shown)) and len(shown) == min(10, steps + 1)
+    assert (shown[0], shown[-1]) == (0, steps)
+    if steps >= 40:
+        logs = torch.tensor([sigmas[i] for i in shown[:-1]]).log()
+        assert (logs.diff() / logs.diff().mean() - 1).abs().max() < 0.25
+
+
+def test_the_strip_of_the_default_sampler_shows_more_than_noise():
+    """By index seven of ten columns were above sigma 2, the photos' contrast by far."""
+    config = SamplerConfig(steps=12, sigma_min=0.08)
+    sigmas = sigmas_for(small(), config)
+    shown = [sigmas[i] for i in spaced_sigmas(sigmas)]
+    assert len(shown) == 10 and sum(sigma > 2.5 for sigma in shown) <= 4
 
 
 @pytest.mark.parametrize(

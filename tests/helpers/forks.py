@@ -12,6 +12,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.helpers.commands import QUICK
+from tests.helpers.project import GUARD
 from utils.cli import process
 from utils.files import os as files_os
 
@@ -55,7 +56,7 @@ def start(script, *args, folder, patches=EVERY_EPOCH, before=None):
         os._exit(code)
 
 
-def wait(pid, seconds=120):
+def wait(pid, seconds=GUARD):
     """Wait for the end of a child -> its exit code; negative for a signal."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

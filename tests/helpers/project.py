@@ -10,6 +10,7 @@ from utils.config import SPECIES
 from utils.data.synthetic import draw_flowers
 
 PROJECT = Path(__file__).resolve().parents[2]
+GUARD = 900  # seconds; only a process that hangs takes longer, however busy the machine
 
 
 def write_photos(root, per_species):
@@ -22,7 +23,7 @@ def write_photos(root, per_species):
     return root
 
 
-def python(*args, cwd=PROJECT, timeout=300, **options):
+def python(*args, cwd=PROJECT, timeout=GUARD, **options):
     """Run Python in the project's folder or another -> CompletedProcess, in text."""
     return subprocess.run(
         [sys.executable, *map(str, args)],

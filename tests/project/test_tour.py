@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.helpers.project import PROJECT
+from tests.helpers.project import GUARD, PROJECT
 
 ENGLISH, CHINESE = PROJECT / "docs" / "tour.ipynb", PROJECT / "docs/zh/tour.ipynb"
 
@@ -53,7 +53,7 @@ def test_it_runs_on_drawn_flowers(monkeypatch, path):
     notebook = nbformat.read(path, as_version=4)
     expected = [kinds_of_output(cell) for cell in notebook.cells]
     resources = {"metadata": {"path": path.parent}}
-    NotebookClient(notebook, timeout=600, resources=resources).execute()
+    NotebookClient(notebook, timeout=GUARD, resources=resources).execute()
     pictures = 0
     for cell, before in zip(notebook.cells, expected, strict=True):
         assert kinds_of_output(cell) == before

@@ -16,6 +16,7 @@ from tools.visualize.animation import (
     save_animation,
 )
 from utils.config import SamplerConfig
+from utils.figures import TITLE
 
 
 def test_indices_are_evenly_spaced_in_the_angle():
@@ -51,8 +52,16 @@ def test_an_animation_leads_from_photos_through_noise_to_new_images(config):
     torch.manual_seed(0)
     known = torch.linspace(-0.9, 0.9, 16).view(1, 1, 4, 4)
     model, photos = ideal_for(small(img_channels=1), known), torch.rand(300, 1, 4, 4)
-    frames = animation(model, photos, config)
-    assert len(frames) == 2 * FRAMES
+    frames, captions = animation(model, photos, config)
+    assert len(frames) == len(captions) == 2 * FRAMES
+    assert captions[0] == "photos" and captions[-1] == "new images"
+    # Captions name the noise level, which rises and falls.
+    halves = captions[1:FRAMES], captions[FRAMES:-1]
+    for half, verb in zip(halves, ("added", "removed"), strict=True):
+        assert all(words.startswith(f"noise is {verb}: sigma ") for words in half)
+        levels = [float(words.split()[-1]) for words in half]
+        assert levels == sorted(levels, reverse=verb == "removed")
+        assert max(levels) > 5 and min(levels) < 0.2
     assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
     # The first frame shows the photos, and the last the new images.
     torch.testing.assert_close(frames[0], photos)
@@ -71,22 +80,30 @@ def test_the_gif_has_every_frame_with_exact_colours(tmp_path):
     """4 images per row, enlarged 5 times, white between them."""
     colours = torch.tensor([[1.0, 0, 0], [0, 0.4, 0.2], [0, 0, 1], [0.2, 0.2, 0.2]])
     frames = [c.view(1, 3, 1, 1).expand(8, 3, 24, 24).clone() for c in colours]
-    save_animation(frames, tmp_path / "x.gif", columns=4)
+    save_animation(frames, list("abcd"), tmp_path / "x.gif", columns=4)
     with Image.open(tmp_path / "x.gif") as picture:
         assert picture.n_frames == 4 and picture.info["duration"] == LONG
-        assert picture.size == (5 * 101, 5 * 51)
+        assert picture.size == (5 * 101, 5 * 51 + TITLE)
         shown = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
     # A palette of 256 colours holds every colour of such a frame.
     for frame, colour in zip(shown, colours, strict=True):
-        assert frame.getpixel((60, 60)) == tuple((255 * colour).round().int().tolist())
-        assert frame.getpixel((0, 0)) == (255, 255, 255)
+        inside, corner = (60, 60 + TITLE), (0, TITLE)
+        assert frame.getpixel(inside) == tuple((255 * colour).round().int().tolist())
+        assert frame.getpixel(corner) == (255, 255, 255)
+        # The caption is black on white.
+        colours = frame.crop((0, 0, 505, TITLE)).getcolors()
+        assert {colour for _, colour in colours} == {(0, 0, 0), (255, 255, 255)}
+    # Another caption, another picture of it.
+    captions = {frame.crop((0, 0, 505, TITLE)).tobytes() for frame in shown}
+    assert len(captions) == 4
 
 
 def test_a_gif_of_noise_is_small(tmp_path):
     """Below 2 MB, although noise compresses worst."""
     torch.manual_seed(0)
     frames = [torch.rand(8, 3, 24, 24) for _ in range(2 * FRAMES)]  # as an animation
-    save_animation(frames, tmp_path / "x.gif", columns=4)
+    captions = [f"noise is removed: sigma {i / 9:.2g}" for i in range(2 * FRAMES)]
+    save_animation(frames, captions, tmp_path / "x.gif", columns=4)
     assert (tmp_path / "x.gif").stat().st_size < 2e6
     # Frames that are alike would be merged; no two of these are.
     with Image.open(tmp_path / "x.gif") as picture:

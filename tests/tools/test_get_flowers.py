@@ -231,7 +231,7 @@ def test_a_photo_that_cannot_be_written_ends_the_command(tmp_path, target):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     args = ["--from", source, "--to", target]
-    done = run_command("tools.get_flowers", *args, timeout=60, preexec_fn=limit)
+    done = run_command("tools.get_flowers", *args, preexec_fn=limit)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "flowers.incomplete-" in done.stderr and "File too large" in done.stderr
     assert not any(target.parent.iterdir())

@@ -4,11 +4,12 @@ import io
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 from PIL import Image
 
 from utils.diffusion.sampling import sample_states, sigmas_for
-from utils.figures import grid
+from utils.figures import grid, text_line
 from utils.files import write_file
 
 FRAMES = 20  # of each half
@@ -39,32 +40,43 @@ def noised_states(photos, sigmas):
 
 
 def animation(model, photos, config, labels=None):
-    """Return 2 * FRAMES images (B, C, H, W) in [0, 1], from photos to new images."""
+    """Return 2 * FRAMES images (B, C, H, W) in [0, 1], and a caption of each.
+
+    From photos to noise, and from noise to new images.
+    """
     # First half: noise is added, up to the last level of the model's schedule.
     top = math.atan(model.sigmas[-1])
     rising = torch.linspace(0, top, FRAMES)[1:].tan().tolist()
     first = list(noised_states(2 * photos - 1, rising))
     # Second half: sampling starts from the state with the most noise.
     config = replace(config, steps=max(config.steps, MIN_STEPS))
-    shown = evenly_spaced(sigmas_for(model, config), FRAMES + 1)[1:]
+    sigmas = sigmas_for(model, config)
+    shown = evenly_spaced(sigmas, FRAMES + 1)[1:]
     states = enumerate(sample_states(model, first[-1], config, labels))
     frames = first + [state for index, state in states if index in shown]
-    return [((frame + 1) / 2).clamp(0, 1) for frame in frames]
+    # What each frame shows.
+    captions = ["photos", *(f"noise is added: sigma {s:.2g}" for s in rising)]
+    captions += [f"noise is removed: sigma {sigmas[i]:.2g}" for i in shown[:-1]]
+    captions.append("new images")
+    return [((frame + 1) / 2).clamp(0, 1) for frame in frames], captions
 
 
-def save_animation(frames, path, columns):
+def captioned(frame, caption, columns, scale):
+    """Return a frame (B, 3, H, W) below its caption, enlarged -> (H', W', 3)."""
+    picture = grid(frame, columns, scale)
+    return np.concatenate([text_line(caption, picture.shape[1]), picture])
+
+
+def save_animation(frames, captions, path, columns):
     """Save frames (B, 3, H, W) in [0, 1] as a repeating GIF, `columns` per row."""
-    pictures = [
-        (255 * grid(frame, columns)).round().astype("uint8") for frame in frames
-    ]
-    height, width = pictures[0].shape[:2]
+    height, width = grid(frames[0], columns).shape[:2]
     scale = max(1, round(WIDTH / width))
     # Each frame has its own palette; no smoothing, no dithering.
     first, *rest = [
-        Image.fromarray(picture)
-        .quantize(256, dither=Image.Dither.NONE)
-        .resize((scale * width, scale * height), Image.Resampling.NEAREST)
-        for picture in pictures
+        Image.fromarray(
+            (255 * captioned(frame, caption, columns, scale)).round().astype("uint8")
+        ).quantize(256, dither=Image.Dither.NONE)
+        for frame, caption in zip(frames, captions, strict=True)
     ]
     times = [LONG, *[SHORT] * (len(frames) - 2), LONG]
     content, more = io.BytesIO(), {"append_images": rest, "duration": times}

@@ -138,7 +138,7 @@ def denoise(context):
     # The animation.
     photos, _ = context.photos(ANIMATED)
     frames = animation(context.model, photos, config, context.labels(len(photos)))
-    save_animation(frames, context.path("denoise", "gif"), ANIMATED // 2)
+    save_animation(*frames, context.path("denoise", "gif"), ANIMATED // 2)
 
 
 def species(context):
