@@ -1,0 +1,63 @@
+"""What all checks share: their table, what they find, and how they say it.
+
+A check is a function of a `Subject`, the modules of a completion. It yields a Finding
+for each mistake that it sees, and none if all is right. It raises NotExamined where it
+cannot be carried out, such as when no function has the part that it looks for.
+
+The modules of this package run beside those of a completion, which has a package
+`utils` of its own. So they import the standard library, torch and each other alone.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """One mistake; `name` is a row of findings.toml, which explains it."""
+
+    name: str
+    seen: str  # what was observed, with numbers: "KL at mu = 1 is -0.5"
+    expected: str  # what a right completion shows: "0.5"
+
+
+class NotExamined(Exception):
+    """A check could not be carried out; the message is the reason."""
+
+
+class Check(NamedTuple):
+    """A row of CHECKS."""
+
+    name: str
+    part: int  # of the assignment, 1 to 4
+    seconds: float  # time limit, on an idle core
+    run: Callable[["Subject"], Iterator[Finding]]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(part, seconds=20.0):
+    """Return a decorator that adds a function to CHECKS by its name."""
+
+    def add(function):
+        CHECKS[function.__name__] = Check(function.__name__, part, seconds, function)
+        return function
+
+    return add
+
+
+class Subject:
+    """A completion: a copy of its folder, which is also the working folder."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def module(self, name):
+        """Return a module of the completion, such as "utils.train".
+
+        Raises:
+            Whatever its import raises; the runner reports that as a finding.
+        """
+        return importlib.import_module(name)
