@@ -33,16 +33,20 @@ class Check(NamedTuple):
     part: int  # of the assignment, 1 to 4
     seconds: float  # time limit, on an idle core
     run: Callable[["Subject"], Iterator[Finding]]
+    modules: tuple[str, ...] = ()  # of the completion, without which it is not run
 
+
+PHOTOS = "doctor_photos.pt"  # in the folder of a completion's copy
 
 CHECKS: dict[str, Check] = {}
 
 
-def check(part, seconds=20.0):
+def check(part, seconds=20.0, modules=()):
     """Return a decorator that adds a function to CHECKS by its name."""
 
     def add(function):
-        CHECKS[function.__name__] = Check(function.__name__, part, seconds, function)
+        name = function.__name__
+        CHECKS[name] = Check(name, part, seconds, function, modules)
         return function
 
     return add
@@ -61,3 +65,10 @@ class Subject:
             Whatever its import raises; the runner reports that as a finding.
         """
         return importlib.import_module(name)
+
+    @property
+    def photos(self):
+        """The file of validation photos, (N, 3, 24, 24) in [0, 1], or None."""
+        # The command puts it there where --data names photos.
+        path = self.folder / PHOTOS
+        return path if path.is_file() else None
