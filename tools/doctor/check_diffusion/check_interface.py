@@ -1,0 +1,138 @@
+"""Part 4: the import, the kit's calls, the learning-rate schedule, the saved file."""
+
+import ast
+import contextlib
+from pathlib import Path
+
+import torch
+
+from ..checks import Finding, NotExamined, check
+from . import calls
+from .denoisers import TrainsAtImport, denoiser_of, import_diffusion
+
+SAVED = Path("doctor_saved") / "part_4.pkl"  # below the scratch folder
+SCHEDULES = ("exponential_decay", "LambdaLR", "StepLR", "CosineAnnealingLR")
+SCHEDULES += ("ExponentialLR", "MultiStepLR", "OneCycleLR", "LinearLR", "SequentialLR")
+KIT_CALLS = {  # function of diffusion.py -> number of arguments in the kit's calls
+    "Diffuser": 2,
+    "forward": 2,
+    "sample": 2,
+    "save": 1,
+    "diffusion_loss_fn": 2,
+}
+
+
+@check(4, seconds=60, modules=("diffusion",))
+def diffusion_import(subject):
+    """diffusion.py can be imported, and trains nothing then (T24)."""
+    try:
+        import_diffusion(subject)
+    except TrainsAtImport:
+        yield Finding(
+            "trains_at_import",
+            "gradients were computed while diffusion.py was imported",
+            "an import that only defines names and noise tables",
+        )
+
+
+@check(4, modules=("diffusion",))
+def diffusion_calls(subject):
+    """The kit's calls need no argument that its callers do not give (R19)."""
+    denoiser = denoiser_of(subject)
+    for name, known in KIT_CALLS.items():
+        owner = denoiser.module if name[0] in "Dd" else denoiser.model
+        function = getattr(owner, name, None)
+        if function is None:
+            continue
+        if lacking := missing_argument(denoiser.tree, function, name, known):
+            yield Finding(
+                "extra_required_argument",
+                f"{name} requires {lacking}",
+                f"{name} works with the arguments of the starter kit's call",
+            )
+
+
+def missing_argument(tree, function, name, known):
+    """Return the name of a required argument that some caller does not give."""
+    # The model itself is what a caller of `forward` names.
+    found = [] if name == "forward" else calls.own_calls(tree, name)
+    order = [p.name for p in calls.parameters(function)]
+    for parameter in calls.extra_required(function, known):
+        position = order.index(parameter.name)
+        lacking = [c for c in found if not calls.supplies(c, position, parameter.name)]
+        # Labels may be required by a completion that is conditional on them.
+        unknown = not found and name != "forward" and not calls.is_label(parameter.name)
+        if lacking or unknown:
+            return parameter.name
+    return None
+
+
+# The learning-rate schedule ------------------------------------------------------
+
+
+@check(4, modules=("diffusion",))
+def diffusion_schedule(subject):
+    """A learning-rate schedule that is built is also applied (R12)."""
+    # By the text: the training itself is not run.
+    tree = calls.syntax_tree(subject.folder / "diffusion.py")
+    for node in ast.walk(tree):
+        built = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        if not built or calls.called_name(node.value) not in SCHEDULES:
+            continue
+        names = {ast.unparse(target) for target in node.targets}
+        if not names & loaded(tree):
+            yield Finding(
+                "schedule_not_applied",
+                f"line {node.lineno} builds {min(names)}, and no line uses it",
+                "the learning rate of each epoch is set by the schedule",
+            )
+
+
+def loaded(tree):
+    """Return the texts of all names and attributes that are read."""
+    nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Name | ast.Attribute))
+    return {ast.unparse(n) for n in nodes if isinstance(n.ctx, ast.Load)}
+
+
+# The saved file --------------------------------------------------------------------
+
+
+@check(4, modules=("diffusion",))
+def diffusion_save(subject):
+    """save() writes a bare state_dict that is loaded safely on a CPU (R28)."""
+    denoiser = denoiser_of(subject)
+    function = getattr(denoiser.model, "save", None)
+    if function is None:
+        raise NotExamined("Diffuser has no save")
+    if calls.extra_required(function, 1):
+        raise NotExamined("save requires more than a path")
+    function(str(SAVED))
+    written = [p for p in SAVED.parent.glob("*") if p.is_file()]
+    if not written:
+        yield Finding("save_writes_nothing", f"no file {SAVED}", "a file of weights")
+        return
+    yield from contents_findings(denoiser, written[0])
+
+
+def contents_findings(denoiser, path):
+    """Yield what is wrong with a file of weights."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0][:120]
+        yield Finding(
+            "save_not_safe",
+            f"torch.load with weights_only=True: {type(error).__name__}: {first_line}",
+            "a file of tensors, without pickled classes",
+        )
+        return
+    keys = list(weights) if isinstance(weights, dict) else [type(weights).__name__]
+    if set(keys) == set(denoiser.model.state_dict()):
+        with contextlib.suppress(NotExamined):
+            denoiser.build().load_state_dict(weights)
+        return
+    yield Finding(
+        "save_not_bare",
+        f"the file holds {', '.join(map(str, keys[:3]))}",
+        "the state_dict itself, with the names of the model's own weights",
+    )
