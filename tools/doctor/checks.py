@@ -62,13 +62,17 @@ class Subject:
         """Return a module of the completion, such as "utils.train".
 
         Raises:
+            NotExamined: if there is no such file.
             Whatever its import raises; the runner reports that as a finding.
         """
+        path = self.folder.joinpath(*name.split("."))
+        if not (path.is_dir() or path.with_suffix(".py").is_file()):
+            raise NotExamined(f"there is no {name.replace('.', '/')}.py")
         return importlib.import_module(name)
 
     @property
     def photos(self):
-        """The file of validation photos, (N, 3, 24, 24) in [0, 1], or None."""
+        """The file of validation photos (N, 3, 24, 24) in [0, 1], float32, or None."""
         # The command puts it there where --data names photos.
         path = self.folder / PHOTOS
         return path if path.is_file() else None
