@@ -59,7 +59,8 @@ def training_lines(subject):
     if numbers != wanted or not all(map(exact, run.lines)):
         printed = run.output.strip().splitlines() or ["nothing"]
         odd = [line for line in printed if not exact_line(line)]
-        seen = f"{len(numbers)} lines for {run.epochs} epochs, such as {odd or printed}"
+        line = (odd or printed)[0]
+        seen = f"{len(numbers)} such lines for {run.epochs} epochs; printed: {line}"
         form = "Epoch: 0, Train Loss: {avg_train_loss}, Valid Loss: {avg_valid_loss}"
         yield Finding("epoch_line", seen[:200], f"{form}, for every epoch, from 0")
         return
@@ -204,7 +205,8 @@ def best_weights(subject):
     run = validated(subject)
     path = run.best_file()
     if path is None:
-        seen = "no file below model_save_root"
+        files = sorted(p.name for p in run.folder.rglob("*") if p.is_file())
+        seen = f"files below model_save_root: {', '.join(files) or 'none'}"
         yield Finding("not_saved", seen, f"{NAMES[0]} at each new best")
         return
     if path.name not in NAMES:
@@ -218,9 +220,7 @@ def best_weights(subject):
         weight = state["weight"].item()
     except Exception as error:
         seen = f"{path.name}: {type(error).__name__}"
-        yield Finding(
-            "not_bare_state_dict", seen, "model.state_dict() and nothing else"
-        )
+        yield Finding("weights_not_bare", seen, "model.state_dict() and nothing else")
         return
     best = run.validation[VALID_BATCHES]
     if not close(weight, best.weight):

@@ -115,11 +115,11 @@ class Run(NamedTuple):
         return max((event.epoch for event in self.training), default=-1) + 1
 
     def best_file(self):
-        """Return the file of weights, or None."""
+        """Return the file of the best weights, or None."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         named = [path for path in files if path.name in NAMES]
         others = [path for path in files if "best" in path.name.lower()]
-        return next(iter(named or others or files), None)
+        return next(iter(named or others), None)
 
 
 def loader(first, count):
@@ -131,8 +131,8 @@ def loader(first, count):
 
 
 def train_loss(epoch, batch):
-    """Return the planned loss; its mean over a pass has no short decimal form."""
-    return (batch + 1) / 3 / (epoch + 1)
+    """Return the planned loss, which has no short decimal form, nor has the mean."""
+    return (batch + 1) / 7 / (epoch + 1)
 
 
 def run_training(subject, plan, epochs, patience):
