@@ -4,7 +4,7 @@ VARIANTS: name -> {path in the completion's folder: text}. Each keeps to the sta
 kit's names and is written as a student would write it.
 """
 
-SCHEDULER = '''
+SCHEDULER = """
 class exponential_decay:
     def __init__(self, initial_learning_rate=0.001, decay_rate=0.5, decay_epochs=100):
         self.initial_learning_rate = initial_learning_rate
@@ -14,11 +14,11 @@ class exponential_decay:
     def __call__(self, epoch):
         power = epoch // self.decay_epochs
         return self.initial_learning_rate * self.decay_rate**power
-'''
+"""
 
 # Functional style: hooks see none of its activations and poolings ---------------
 
-FUNCTIONAL_MLP = '''
+FUNCTIONAL_MLP = """
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -50,9 +50,9 @@ class MLPAutoencoder(nn.Module):
         x = self.fc4(x).clamp(min=0)
         x = self.fc5(x).relu()
         return torch.sigmoid(self.fc6(x)).view(shape)
-'''
+"""
 
-FUNCTIONAL_AE = '''
+FUNCTIONAL_AE = """
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -103,9 +103,9 @@ class Autoencoder(nn.Module):
 
     def forward(self, x):
         return self.decoder(self.encoder(x))
-'''
+"""
 
-FUNCTIONAL_VAE = '''
+FUNCTIONAL_VAE = """
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -169,9 +169,9 @@ def VAE_loss_function(outputs, images):
     recon = torch.sum((x - images) ** 2)
     kld = -0.5 * torch.sum(1 + log_var - mu.pow(2) - log_var.exp())
     return recon + kld
-'''
+"""
 
-FUNCTIONAL_TRAIN = '''
+FUNCTIONAL_TRAIN = """
 import os
 
 import numpy as np
@@ -228,11 +228,11 @@ def train(optimizer, scheduler, model, training_dataloader, validation_dataloade
         if stop:
             print("Early stopping!")
             break
-'''
+"""
 
 # Modules of other names, normalization, distributions, more arguments -----------
 
-MODULAR_MLP = '''
+MODULAR_MLP = """
 import torch
 from torch import nn
 
@@ -266,9 +266,9 @@ class MLPAutoencoder(nn.Module):
 
     def forward(self, x):
         return self.decode(self.encode(x))
-'''
+"""
 
-MODULAR_AE = '''
+MODULAR_AE = """
 from torch import nn
 
 AE_ENCODING_DIM = 64
@@ -317,9 +317,9 @@ class Autoencoder(nn.Module):
     def forward(self, x):
         z = self.encoder(x)
         return self.decoder(z)
-'''
+"""
 
-MODULAR_VAE = '''
+MODULAR_VAE = """
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
@@ -378,9 +378,9 @@ def VAE_loss_function(outputs, images):
     prior = Normal(torch.zeros_like(mu), torch.ones_like(mu))
     error = nn.MSELoss(reduction="sum")(x, images)
     return error + kl_divergence(posterior, prior).sum()
-'''
+"""
 
-MODULAR_TRAIN = '''
+MODULAR_TRAIN = """
 import copy
 from pathlib import Path
 
@@ -442,7 +442,7 @@ def train(optimizer, scheduler, model, training_dataloader, validation_dataloade
         print(f"Epoch: {epoch}, {losses}")
         if stopping.done:
             return
-'''
+"""
 
 VARIANTS = {
     "functional": {
