@@ -8,7 +8,13 @@ import torch
 
 from ..checks import Finding, NotExamined, check
 from . import calls
-from .denoisers import TrainsAtImport, denoiser_of, import_diffusion
+from .denoisers import (
+    TrainsAtImport,
+    denoiser_of,
+    import_diffusion,
+    make_denoiser,
+    reported_by,
+)
 
 SAVED = Path("doctor_saved") / "part_4.pkl"  # below the scratch folder
 SCHEDULES = ("exponential_decay", "LambdaLR", "StepLR", "CosineAnnealingLR")
@@ -24,15 +30,25 @@ KIT_CALLS = {  # function of diffusion.py -> number of arguments in the kit's ca
 
 @check(4, seconds=60, modules=("diffusion",))
 def diffusion_import(subject):
-    """diffusion.py can be imported, and trains nothing then (T24)."""
+    """diffusion.py trains nothing when it is imported (T24)."""
     try:
-        import_diffusion(subject)
+        with reported_by("import_diffusion"):
+            import_diffusion(subject)
     except TrainsAtImport:
         yield Finding(
             "trains_at_import",
             "gradients were computed while diffusion.py was imported",
             "an import that only defines names and noise tables",
         )
+
+
+@check(4, modules=("diffusion",))
+def diffuser_made(subject):
+    """The Diffuser can be made with the starter kit's arguments (R21)."""
+    with reported_by("import_diffusion"), contextlib.suppress(TrainsAtImport):
+        import_diffusion(subject)
+    make_denoiser(subject)
+    yield from ()
 
 
 @check(4, modules=("diffusion",))

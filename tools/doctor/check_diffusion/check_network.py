@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..checks import Finding, NotExamined, check
 from . import calls
-from .denoisers import BATCH, denoiser_of, randomize_zeros
+from .denoisers import BATCH, denoiser_of, randomize_zeros, reported_by
 from .noising import process_of
 
 GFLOP = 1e9
@@ -25,7 +25,8 @@ def run_network(model, call, **changes):
     names = [p.name for p in calls.parameters(model.forward)]
     values = dict(zip(names, call.args, strict=False)) | call.kwargs
     aliases = dict(zip(("x", "t"), names, strict=False))
-    return model(**values | {aliases.get(n, n): v for n, v in changes.items()})
+    with reported_by("network_output"):
+        return model(**values | {aliases.get(n, n): v for n, v in changes.items()})
 
 
 @check(4, seconds=60, modules=("diffusion",))
@@ -34,7 +35,7 @@ def network_output(subject):
     denoiser = denoiser_of(subject)
     call = denoiser.network_call()
     with torch.no_grad():
-        output = run_network(denoiser.model, call)
+        output = denoiser.model(*call.args, **call.kwargs)
     if not isinstance(output, torch.Tensor):
         raise NotExamined(f"the network returns a {type(output).__name__}")
     if output.shape[1:2] == (6,):
@@ -77,7 +78,8 @@ def diffusion_gradients(subject):
     model = randomize_zeros(denoiser.build()).train()
     for seed in range(3):
         calls.seed_all(seed)
-        denoiser.loss(denoiser.photos(BATCH, seed=seed), model=model).backward()
+        with reported_by("diffusion_loss"):
+            denoiser.loss(denoiser.photos(BATCH, seed=seed), model=model).backward()
     idle = sorted(layer for layer in owners(model) if not reached(model, layer))
     if idle:
         yield Finding(

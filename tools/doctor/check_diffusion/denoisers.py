@@ -62,13 +62,30 @@ def denoiser_of(subject):
     """Return the Denoiser of a completion.
 
     Raises:
-        NotExamined: if it has no Diffuser or does not begin like the kit.
+        NotExamined: if it has no Diffuser, or that cannot be made.
     """
+    with reported_by("diffuser_made"):
+        return make_denoiser(subject)
+
+
+def make_denoiser(subject):
+    """Return the Denoiser of a completion, or raise what its own code raises."""
     try:
         module = import_diffusion(subject)
     except TrainsAtImport as error:
         raise NotExamined("diffusion.py trains when it is imported") from error
     return Denoiser(module, calls.syntax_tree(subject.folder / "diffusion.py"))
+
+
+@contextlib.contextmanager
+def reported_by(name):
+    """Turn errors of the completion into NotExamined: another check reports them."""
+    try:
+        yield
+    except NotExamined:
+        raise
+    except Exception as error:
+        raise NotExamined(f"{type(error).__name__}, see {name}") from error
 
 
 class Denoiser:
@@ -201,7 +218,10 @@ class Denoiser:
         """
         model = self.model if model is None else model
         calls.seed_all(0)
-        with recorded(model, lambda x, t: torch.zeros_like(x)) as record:
+        with (
+            recorded(model, lambda x, t: torch.zeros_like(x)) as record,
+            reported_by("diffusion_loss"),
+        ):
             self.loss(self.photos(BATCH), model=model)
         return only_call(record, BATCH)
 

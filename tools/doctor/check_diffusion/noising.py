@@ -14,7 +14,7 @@ import torch
 
 from ..checks import NotExamined
 from .calls import seed_all
-from .denoisers import denoiser_of, only_call, recorded
+from .denoisers import denoiser_of, only_call, recorded, reported_by
 
 DRAWS = 20  # of each time, on average
 CHUNK = 1000  # images per call of the loss
@@ -75,7 +75,10 @@ class Process(NamedTuple):
 def noised_batch(denoiser, x_0, seed):
     """Return the NetworkCall of the loss for photos x_0 (B, C, H, W)."""
     seed_all(seed)
-    with recorded(denoiser.model, lambda x, t: torch.zeros_like(x)) as record:
+    with (
+        recorded(denoiser.model, lambda x, t: torch.zeros_like(x)) as record,
+        reported_by("diffusion_loss"),
+    ):
         denoiser.loss(x_0)
     call = only_call(record, len(x_0))
     if call.x.shape != x_0.shape:
