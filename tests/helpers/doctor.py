@@ -22,12 +22,13 @@ import torch
 
 from tests.helpers.project import PROJECT
 from tools.doctor import checks
+from tools.doctor.examination import examine
 from tools.doctor.sandbox import child
+from tools.doctor.sandbox.copies import scratch_folder
 from tools.doctor.sandbox.parent import (
     DEFAULT_LIMITS,
     Outcome,
     run_checks,
-    scratch_folder,
 )
 
 STUDENT_FILES = (
@@ -131,4 +132,9 @@ def in_sandbox(folder, names=None, limits=DEFAULT_LIMITS, held=None):
     rows = child.load_checks()
     chosen = [rows[name] for name in (rows if names is None else names)]
     with scratch_folder(folder) as root:
-        return list(run_checks(root, chosen, limits, held))
+        return list(run_checks(root, chosen, limits, held=held))
+
+
+def findings_of(folder, names=None):
+    """Return the names of all that the whole examination finds, text included."""
+    return examine(folder, names=names).names()

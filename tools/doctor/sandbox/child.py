@@ -230,6 +230,8 @@ def begin(seconds):
     torch = sys.modules["torch"]
     torch.manual_seed(0)
     random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
     limits.limit_seconds(seconds)

@@ -8,21 +8,17 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from typing import NamedTuple
-
-import matplotlib
 
 from tools.doctor.checks import Finding
 from utils.cli import UserError
@@ -35,12 +31,6 @@ START = (
 )
 # What a process gets of this one's environment.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "USER", "LANG")
-LEFT_OUT = {
-    *(".git", "__pycache__", ".venv", "venv", "env", "node_modules", ".idea"),
-    *(".ipynb_checkpoints", ".pytest_cache", ".ruff_cache", ".vscode"),
-}
-MAX_COPY = 10**9  # bytes, of all files of a completion that are copied
-MAX_FILES = 20_000
 PLACE = re.compile(r'File ".*[/\\]completion[/\\](.*\.py)", line (\d+)')
 NO_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|can't allocate memory")
 END = 10  # seconds in which a process that was killed is gone
@@ -75,56 +65,6 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-# The copy ----------------------------------------------------------------------
-
-
-def is_photo_folder(name):
-    """Return whether a folder is left out of the copy as it holds photos."""
-    return name.startswith("flowers")
-
-
-def copy_completion(source, target):
-    """Copy a completion's regular files, without photos, caches and links.
-
-    Raises:
-        UserError: if they are too many, or a file cannot be read.
-    """
-    size = count = 0
-    for folder, names, files in os.walk(source):
-        names[:] = [n for n in names if n not in LEFT_OUT and not is_photo_folder(n)]
-        place = target / os.path.relpath(folder, source)
-        place.mkdir(parents=True, exist_ok=True)
-        for path in (Path(folder, name) for name in files):
-            if path.is_symlink() or not path.is_file():
-                continue
-            size, count = size + path.stat().st_size, count + 1
-            if size > MAX_COPY or count > MAX_FILES:
-                raise UserError(
-                    f"{source} holds more than {MAX_FILES} files or {MAX_COPY} bytes "
-                    "beside its photos; name the folder of the completion alone"
-                )
-            try:
-                shutil.copyfile(path, place / path.name)
-            except OSError as error:
-                raise UserError(f"cannot copy {path}: {error.strerror}") from None
-
-
-@contextmanager
-def scratch_folder(source):
-    """Make a folder with a copy of a completion, and remove it in the end."""
-    with tempfile.TemporaryDirectory(
-        prefix="doctor-", ignore_cleanup_errors=True
-    ) as name:
-        root = Path(os.path.realpath(name))
-        for part in ("home", "tmp", "matplotlib"):
-            (root / part).mkdir()
-        # Without matplotlib's list of fonts each process would search for fonts.
-        for path in Path(matplotlib.get_cachedir()).glob("fontlist-*.json"):
-            shutil.copy(path, root / "matplotlib")
-        copy_completion(Path(source), root / "completion")
-        yield root
-
-
 # The process -------------------------------------------------------------------
 
 
@@ -144,13 +84,27 @@ def environment(root):
     }
 
 
+class Processes:
+    """The processes that run now, which one call ends, for good."""
+
+    def __init__(self):
+        self.running, self.ended = set(), False
+
+    def end(self):
+        """End all, and let no other begin."""
+        self.ended = True
+        for child in list(self.running):
+            child.process.terminate()
+
+
 class Child:
     """A process that carries out checks; a context manager, which ends it."""
 
-    def __init__(self, root, checks, limits):
+    def __init__(self, root, checks, limits, processes):
+        self.processes = processes
         self.limits, self.nonce, self.events = limits, secrets.token_hex(16), Queue()
         self.printed, self.tail = 0, deque(maxlen=8)  # bytes, the last pieces
-        self.ended = {}  # what the supervisor says of the end
+        self.ended, self.closed = {}, False  # what the supervisor says of the end
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-X", "utf8", "-c", START, str(TOOLS)],
             stdin=subprocess.PIPE,
@@ -166,7 +120,11 @@ class Child:
         ]
         for reader in self.readers:
             reader.start()
-        order = {"nonce": self.nonce, "root": str(root), "checks": list(checks)}
+        order = {
+            "nonce": self.nonce,
+            "root": str(root),
+            "checks": [c.name for c in checks],
+        }
         order |= {"folder": str(root / "completion"), "memory": limits.memory}
         order |= {"largest_file": limits.largest_file, "slack": limits.slack}
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -174,7 +132,12 @@ class Child:
 
     def next(self, seconds):
         """Return the next event, or None after the last; raises queue.Empty."""
-        return self.events.get(timeout=seconds)
+        event = self.events.get(timeout=seconds)
+        if event is None:
+            self.closed = True
+        elif event["event"] == "ended":
+            self.ended = event
+        return event
 
     def read_events(self):
         """Put each line of the process on the queue, and None after the last."""
@@ -199,18 +162,15 @@ class Child:
         """Return the last lines that the process printed."""
         return b"".join(self.tail).decode("utf-8", "replace").splitlines()[-40:]
 
-    def drain(self, event=None):
+    def drain(self):
         """Read what comes after the last check, until the process is at its end."""
         with suppress(Empty):
-            while event is None or event["event"] != "ended":
-                if (event := self.next(END)) is None:
-                    return
-            self.ended = event
+            while not self.closed:
+                self.next(END)
 
     def left_behind(self):
         """Return [a finding] if the code left processes, which have been ended."""
-        if not self.ended:
-            self.drain()
+        self.drain()
         if not (left := self.ended.get("left")):
             return []
         seen = f"{left} processes still ran after the examination"
@@ -233,9 +193,13 @@ class Child:
             self.process.terminate()
 
     def __enter__(self):
+        self.processes.running.add(self)
+        if self.processes.ended:  # meanwhile
+            self.process.terminate()
         return self
 
     def __exit__(self, *_):
+        self.processes.running.discard(self)
         # At SIGTERM the supervisor ends all that the code has started.
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -246,25 +210,28 @@ class Child:
         self.process.wait()
         for reader in self.readers:
             reader.join(END)
+        self.process.stdout.close()
+        self.process.stderr.close()
 
 
 # The checks --------------------------------------------------------------------
 
 
-def run_checks(root, checks, limits=DEFAULT_LIMITS, held=None):
+def run_checks(root, checks, limits=DEFAULT_LIMITS, processes=None, held=None):
     """Carry out checks on the copy below `root`, and yield an Outcome for each.
 
-    checks: Check rows; held: a dictionary that gets the names of the protections, and
-    whether they hold. A check that a process does not survive ends with a finding, and
-    another process goes on after it.
+    checks: Check rows; processes: the Processes that end together; held: a dictionary
+    that gets the names of the protections, and whether they hold. A check that a
+    process does not survive ends with a finding, and another goes on after it.
     """
+    processes = processes or Processes()
     left, stuck = list(checks), 0
-    while left:
+    while left and not processes.ended:
         if stuck == STUCK:
             why = "not run, as checks before it did not end in time"
             yield from (Outcome(check.name, reason=why) for check in left)
             return
-        with Child(root, [check.name for check in left], limits) as child:
+        with Child(root, left, limits, processes) as child:
             for outcome in follow(child, list(left), {} if held is None else held):
                 del left[0]
                 stuck += any(f.name == "time_limit" for f in outcome.findings)
@@ -307,7 +274,7 @@ def follow_check(child, check, pid):
             child.drain()
             return [out_of_time(child, seconds)], "", False
         if event is None or event["event"] == "ended":
-            child.drain(event)
+            child.drain()
             return [ending(child, seconds)], "", False
         # The events of a check are its start and its end, both of the one process.
         expected = ("end" if started else "start", check.name)
