@@ -1,7 +1,6 @@
 """Hostile completions, really run: what they do is reported, and not obeyed."""
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,14 +167,12 @@ def running(word):
 def test_waiting_without_end_is_ended_too_and_the_rest_left(tmp_path):
     """It takes no computing time; after two such checks the others are not run."""
     files = dict.fromkeys(NOTED, "import time\ntime.sleep(10**6)")
-    started = time.monotonic()
     found, _ = examined(tmp_path, files, replace(LIMITS, slack=0.05, wall=2.0))
     assert [names_in(outcome) for outcome in found.values()] == [
         *(["time_limit"], ["time_limit"], [], [], [], []),
     ]
     assert "did not end in time" in found["diffusion"].reason
     assert found["utils.scheduler"].findings[0].seen.endswith("utils/scheduler.py:3")
-    assert time.monotonic() - started < 10**6
 
 
 # The audit hook ----------------------------------------------------------------
