@@ -75,7 +75,9 @@ def missing_argument(tree, function, name, known):
     order = [p.name for p in calls.parameters(function)]
     for parameter in calls.extra_required(function, known):
         position = order.index(parameter.name)
-        lacking = [c for c in found if not calls.supplies(c, position, parameter.name)]
+        lacking = found and not any(
+            calls.supplies(call, position, parameter.name) for call in found
+        )
         # Labels may be required by a completion that is conditional on them.
         unknown = not found and name != "forward" and not calls.is_label(parameter.name)
         if lacking or unknown:

@@ -1,6 +1,7 @@
 """Part 4: the sampler and its reverse step, with an ideal network in place."""
 
 import ast
+import contextlib
 
 import torch
 
@@ -19,11 +20,7 @@ def sampling(subject):
     denoiser = denoiser_of(subject)
     model = denoiser.model.train()
     shape, steps = (2, 3, denoiser.size, denoiser.size), min(SHORT, denoiser.n_steps)
-    calls.seed_all(0)
-    with recorded(model, lambda x, t: torch.zeros_like(x)) as record:
-        states = denoiser.sample(shape, steps)
-    if not record:
-        raise NotExamined("sample does not call the network as model(x_t, t)")
+    states, steps, record = zero_sampling(denoiser, shape, steps)
     yield from state_findings(denoiser, states, steps)
     tensors = [state for state in states if isinstance(state, torch.Tensor)]
     protected = all_under_no_grad(denoiser.tree, "sample")
@@ -39,6 +36,30 @@ def sampling(subject):
             "model.training is true while sample() calls the network",
             "evaluation mode",
         )
+
+
+def zero_sampling(denoiser, shape, steps):
+    """Return (states, steps, [NetworkCall]) of sampling with a network of zeros.
+
+    In all steps of the completion, where it takes no fewer.
+
+    Raises:
+        NotExamined: if sampling succeeds with the network itself alone.
+    """
+    for count in (steps, denoiser.n_steps):
+        calls.seed_all(0)
+        with (
+            contextlib.suppress(Exception),
+            recorded(denoiser.model, lambda x, t: torch.zeros_like(x)) as record,
+        ):
+            states = denoiser.sample(shape, count)
+            if not record:
+                raise NotExamined
+            return states, count, record
+    # The completion's own error, if it is one.
+    with torch.no_grad():
+        denoiser.sample(shape, steps)
+    raise NotExamined("sample does not call the network as model(x_t, t)")
 
 
 def state_findings(denoiser, states, steps):
@@ -85,6 +106,8 @@ def sampling_result(subject):
     states, _, photo = ideal_sampling(subject)
     if isinstance(states, torch.Tensor) and states.dim() < 5:
         states = [states]
+    if getattr(states[-1], "shape", [])[1:] != photo.shape[1:]:
+        raise NotExamined("the states are no tensors of images")
     if has_reverse_faults(subject):
         raise NotExamined("the reverse step is wrong, or its noise is")
     # The result may be scaled to [0, 1].

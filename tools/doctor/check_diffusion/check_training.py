@@ -73,7 +73,10 @@ def target_findings(subject, losses):
     noise, x_0, call = true_target(subject, "noise")
     output = torch.zeros_like(x_0, requires_grad=True)
     calls.seed_all(0)
-    with recorded(denoiser.model, lambda x, t: torch.zeros_like(x)):
+    with (
+        recorded(denoiser.model, lambda x, t: torch.zeros_like(x)),
+        reported_by("diffusion_loss"),
+    ):
         forward = denoiser.model.forward
         denoiser.model.forward = lambda *args, **kw: forward(*args, **kw) + output
         loss = denoiser.loss(x_0)

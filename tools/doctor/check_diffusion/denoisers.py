@@ -16,7 +16,7 @@ from torch import nn
 from ..checks import NotExamined
 from . import calls
 
-SIZE_NAMES = ("img_size", "image_size", "img_width", "img_height", "width", "height")
+SIZE_NAMES = ("img_size", "image_size", "img_width", "img_height")
 STEP_NAMES = ("num_steps", "n_steps", "steps", "timesteps", "num_timesteps", "T")
 CLASSES = 3  # kinds of flowers of the assignment
 BATCH = 4
@@ -139,7 +139,7 @@ class Denoiser:
             return value
         if calls.is_count(name):
             return self.classes
-        if name.lower() in SIZE_NAMES:
+        if name.lower() in (*SIZE_NAMES, "size", "width", "height"):
             return self.size
         if "channel" in name.lower():
             return 3
@@ -176,10 +176,11 @@ class Denoiser:
         """Draw labels (count,) int64."""
         return torch.randint(self.classes, (count,), device=self.device)
 
-    def loss(self, x_0, labels=None, model=None):
+    def loss(self, x_0, labels=None, model=None, labelled=True):
         """Return diffusion_loss_fn of images (B, C, H, W) in [-1, 1].
 
-        Labels (B,) are given where the function takes them.
+        Labels (B,) are given where the function takes them; where they are optional,
+        labelled=False omits them. Of several results the first is returned.
         """
         function = getattr(self.module, "diffusion_loss_fn", None)
         if function is None:
@@ -189,9 +190,10 @@ class Denoiser:
         given = (self.model if model is None else model, x_0)
         given, kwargs = calls.fill(function, given, known)
         parameter = calls.label_parameter(function)
-        if parameter is not None:
+        if parameter is not None and labelled:
             kwargs[parameter.name] = labels
-        return function(*given, **kwargs)
+        result = function(*given, **kwargs)
+        return result[0] if isinstance(result, tuple) else result
 
     def sample(self, shape, n_steps):
         """Return what model.sample returns for a shape (B, C, H, W)."""
@@ -256,7 +258,7 @@ def recorded(model, predict):
         if not isinstance(x, torch.Tensor) or t is None:
             raise NotExamined("the network is not called as model(x_t, t)")
         t = torch.as_tensor(t, device=x.device).detach()
-        record.append(NetworkCall(x.detach(), t, args, kwargs, model.training))
+        record.append(NetworkCall(x.detach().clone(), t, args, kwargs, model.training))
         return predict(x.detach(), t).to(x.dtype) + 0 * anchor.flatten()[0]
 
     model.forward = forward

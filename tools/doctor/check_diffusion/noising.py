@@ -17,7 +17,7 @@ from .calls import seed_all
 from .denoisers import denoiser_of, only_call, recorded, reported_by
 
 DRAWS = 20  # of each time, on average
-CHUNK = 1000  # images per call of the loss
+CHUNK = 1.8e6  # values of the images of one call of the loss, about
 DDPM, FLOW = "DDPM", "flow"
 
 KINDS = {  # of prediction -> (x_0, noise, a, b) -> what an ideal network returns
@@ -106,8 +106,9 @@ def draw_batch(denoiser, count, seed):
 def draws_of(subject):
     """Return Draws of DRAWS photos per time of a completion."""
     denoiser = denoiser_of(subject)
-    count = -(-DRAWS * denoiser.n_steps // CHUNK)
-    batches = [draw_batch(denoiser, CHUNK, seed) for seed in range(count)]
+    size = 2 * max(32, int(CHUNK / (6 * denoiser.size**2)))  # images, an even number
+    count = -(-DRAWS * denoiser.n_steps // size)
+    batches = [draw_batch(denoiser, size, seed) for seed in range(count)]
     t, a, b = (torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3])
     return Draws(t, a, b, max(batch.residual for batch in batches))
 
@@ -173,7 +174,10 @@ def losses_of(subject):
         predict = (lambda x, t: torch.zeros_like(x)) if zero else None
         predict = predict or ideal(process, kind, x_0)
         seed_all(0)
-        with recorded(denoiser.model, predict) as record:
+        with (
+            recorded(denoiser.model, predict) as record,
+            reported_by("diffusion_loss"),
+        ):
             loss = denoiser.loss(x_0)
         only_call(record, len(x_0))
         losses[kind] = float(loss.detach().mean())
@@ -221,4 +225,6 @@ def tables_of(subject):
     alphas_bar = table(subject, *names, "alphas_bars", "alpha_bars")
     if betas is None or alphas_bar is None or len(betas) != len(alphas_bar):
         return None
-    return Tables(betas, alphas_bar)
+    # Tables whose steps count from 1 may begin with a step 0 that adds nothing.
+    first = int(betas[0] == 0)
+    return Tables(betas[first:], alphas_bar[first:])
