@@ -1,6 +1,7 @@
 """Checks of the three autoencoders: sizes, activations, gradients, learning."""
 
 import inspect
+import math
 import time
 
 import torch
@@ -143,17 +144,26 @@ def dimension_chain(subject, name):
             yield Finding("dimension_chain", seen, " -> ".join(map(str, MLP_CHAIN)))
         return
 
-    # Other sizes may stand between those of the chain, as before a pooling.
+    # Other sizes may stand between those of the chain, as before a pooling, but not
+    # between the features and the code.
     missing = list(AE_CHAIN)
     for step in traced.steps:
         if missing and without_ones(step.shape) == missing[0]:
             del missing[0]
-    if missing:
+    if missing or not makes_code_of_features(traced):
         sized = MATMULS | CONVOLUTIONS | POOLINGS
         met = [step.shape for step in traced.steps if step.operation in sized]
         seen = " -> ".join(in_words(shape) for shape in met)
         wanted = " -> ".join(in_words(shape) for shape in AE_CHAIN)
         yield Finding("dimension_chain", seen, wanted)
+
+
+def makes_code_of_features(traced):
+    """Return whether the layer that makes the code is given all features."""
+    layers = (traced.steps[index] for index in traced.layers())
+    makers = [step for step in layers if without_ones(step.shape) == (DIM,)]
+    features = BATCH * math.prod(AE_CHAIN[2])
+    return not makers or any(x.numel() == features for x in makers[0].inputs)
 
 
 def without_ones(shape):
@@ -239,34 +249,33 @@ def latent_sign(subject, name):
 @check_each("MLPAE", "AE", "VAE")
 def gradients(subject, name):
     """The loss of one batch reaches every parameter that acts on the output."""
-    model = working(subject, name).train()
-    missed = [key for key, p in model.named_parameters() if not reached(model, p)]
-    if missed:
-        seen = f"no gradient for {', '.join(missed[:4])}"
-        yield Finding("gradient_missing", seen, "one for every parameter that is used")
-
-
-def reached(model, parameter):
-    """Return whether a parameter has a gradient, or is without effect."""
-    images = photos_like()
-    model.zero_grad()
-    torch.manual_seed(0)
-    outputs = model(images)
+    model, images = working(subject, name).train(), photos_like()
+    outputs = seeded(model, images)
     loss = F.mse_loss(first := image_shaped(outputs, images), images)
     if isinstance(outputs, tuple | list):  # the KL's part, whatever is drawn
         loss = loss + sum(values.square().mean() for values in outputs[1:])
     if loss.requires_grad:
         loss.backward()
-    if not parameter.requires_grad or parameter.grad is not None:
-        return True
 
     # A layer that is not used is no fault.
-    with torch.no_grad():
-        parameter.add_(change := torch.randn_like(parameter))
-        torch.manual_seed(0)
-        second = reconstruct(model, images)
-        parameter.sub_(change)
-    return torch.allclose(first, second, atol=1e-4)
+    missed = []
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            with torch.no_grad():
+                parameter.add_(change := torch.randn_like(parameter))
+                second = image_shaped(seeded(model, images), images)
+                parameter.sub_(change)
+            if not torch.allclose(first, second, atol=1e-4):
+                missed.append(key)
+    if missed:
+        seen = f"no gradient for {', '.join(missed[:4])}"
+        yield Finding("gradient_missing", seen, "one for every parameter that is used")
+
+
+def seeded(model, images):
+    """Return a model's outputs, with the same random numbers at every call."""
+    torch.manual_seed(0)
+    return model(images)
 
 
 @check_each("MLPAE", "AE", "VAE")

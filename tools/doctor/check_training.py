@@ -13,6 +13,7 @@ PLAN = (8.0, 4.0, 7.0, 6.0)  # validation losses of `EPOCHS` epochs: the second 
 # With a patience of 3: no new best at the checks 1, 3, 4 and 5. Whoever does not reset
 # the count stops at the check 4, and whoever compares with the check before, never.
 STOPPING = (8.0, 9.0, 4.0, 7.0, 6.0, 5.5, 5.25, 5.125, 5.0)
+LONGEST = 40  # epochs
 PATIENCE, LAST_CHECKS = 3, (5, 6)  # the count may have to reach or to exceed it
 DIGITS = 7  # of a number that is not rounded, in single precision
 
@@ -235,7 +236,7 @@ def best_weights(subject):
 def early_stopping(subject):
     """Stops after `patience` checks without a new best, and prints that epoch (R3)."""
     validated(subject)
-    run = finished(subject, STOPPING, 60, PATIENCE)
+    run = finished(subject, STOPPING, LONGEST, PATIENCE)
     last, stopped = run.validation[-1].check, run.epochs - 1
     losses = ", ".join(map(str, STOPPING[: LAST_CHECKS[0] + 1]))
     wanted = f"after {PATIENCE} checks without a new best, of the losses {losses}"
@@ -243,7 +244,7 @@ def early_stopping(subject):
     if last < LAST_CHECKS[0]:
         yield Finding("early_stop_too_early", seen, wanted)
     elif last > LAST_CHECKS[1]:
-        seen = "never stops" if stopped == 59 else seen
+        seen = "never stops" if stopped == LONGEST - 1 else seen
         yield Finding("early_stop_missing", seen, wanted)
     elif list(training_lines(subject)):
         raise NotExamined("the last line: follows from the finding about lines")

@@ -217,9 +217,9 @@ def reparameterization(subject):
     elif abs(z.mean() - 3) > 0.15:
         seen = f"the mean of draws at mu = 3 is {z.mean().item():.4g}"
         yield Finding("reparameterization_mean", seen, "3")
-    else:
-        yield from spread(subject, function)
-    if not passes_gradients(function):
+    elif found := list(spread(subject, function)):
+        yield from found
+    elif not passes_gradients(function):
         seen = "z has no gradient with respect to mu and log_var"
         yield Finding("reparameterization_gradient", seen, "one for both")
 
@@ -241,7 +241,7 @@ def passes_gradients(function):
     torch.manual_seed(0)
     z = function(*arguments)
     if not z.requires_grad:
-        return bool(torch.equal(z, function(*arguments)))  # not random: found elsewhere
+        return False
     found = torch.autograd.grad(z.square().sum(), arguments, allow_unused=True)
     return all(gradient is not None and gradient.any() for gradient in found)
 
