@@ -6,10 +6,10 @@ from torch import nn
 
 from tests.doctor.variants_models import VARIANTS
 from tests.helpers.doctor import imported_from, mutate, run_check, write_files
-from tools.doctor import autoencoders, check_models, check_vae
+from tools.doctor import autoencoders, check_learning, check_models, check_vae
 from tools.doctor.checks import CHECKS
 
-OF_MODELS = {"tools.doctor.check_models", "tools.doctor.check_vae"}
+OF_MODELS = {f"tools.doctor.check_{name}" for name in ("models", "learning", "vae")}
 LONG = "one_batch"  # its own test
 KIT_ARGUMENTS = "encoding_dim, img_width, img_height, img_channel=3"
 # (variant, file, its text, what a student may have written, check, its findings)
@@ -156,7 +156,7 @@ def test_planted_faults_are_found(tmp_path, row):
 
 
 def test_a_batch_is_learned_by_heart_or_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_models, "STEPS", 90)
+    monkeypatch.setattr(check_learning, "STEPS", 90)
     write_files(tmp_path, VARIANTS["functional"])
     assert run_check("one_batch_MLPAE", tmp_path).passed
     mutate(tmp_path, "MLPAutoencoder.py", "self.fc3(x)", "self.fc3(x) * 0")

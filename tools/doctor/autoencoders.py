@@ -29,8 +29,9 @@ GUESSES = [  # pattern of an argument's name -> which value it takes
     (r"height|^h$|_h$", "height"),
     (r"chan|^c$|_c$", "channels"),
     (r"shape", "shape"),
-    (r"size|^img|^image", "width"),
+    (r"^img|^image", "width"),  # of a square
     (r"dim|latent|encod|code|^z", "dim"),
+    (r"size", "width"),
 ]
 
 
@@ -75,6 +76,7 @@ def class_of(subject, name):
     Raises:
         NotExamined: if its module has no class of that name.
     """
+    # A function that builds a model would do, but the kit's scripts import a class.
     kind = KINDS[name]
     found = getattr(subject.module(kind.module), kind.class_name, None)
     if not inspect.isclass(found):
@@ -100,6 +102,7 @@ def build(subject, name, dim=DIM, width=SIZE, height=SIZE, seed=0):
     arguments = {}
     parameters = inspect.signature(model_class).parameters.values()
     torch.manual_seed(seed)
+    # (*args) takes what it is given.
     if any(p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY) for p in parameters):
         return model_class(*kit)
 
@@ -109,6 +112,7 @@ def build(subject, name, dim=DIM, width=SIZE, height=SIZE, seed=0):
             continue
         required = parameter.default is parameter.empty
         if index < len(kit) or required:
+            # By name first: width and height may have changed places.
             value = guess(parameter.name, values)
             if value is None and index < len(kit):
                 value = kit[index]
@@ -135,6 +139,7 @@ def working(subject, name, seed=0):
     Raises:
         NotExamined: if it cannot be built or called; the check `outputs` says why.
     """
+    # Whatever it raises is the finding of the check `outputs` alone.
     try:
         model = build(subject, name, seed=seed)
         reconstruct(model, photos_like())
@@ -152,6 +157,7 @@ def needs(subject, name, *checks):
     Raises:
         NotExamined: if one of these checks of the same model finds something.
     """
+    # One mistake shall give one finding.
     for needed in checks:
         if found := list(needed(subject, name=name)):
             raise NotExamined(f"follows from the finding {found[0].name}")
@@ -163,6 +169,7 @@ def needs(subject, name, *checks):
 def photos_like(count=BATCH, seed=1):
     """Return smooth random images (count, 3, 24, 24), spread over [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
+    # Smooth, as photos are: of 4 x 4 random colours.
     coarse = torch.rand(count, 3, 4, 4, generator=generator)
     fine = torch.nn.functional.interpolate(
         coarse, size=(SIZE, SIZE), mode="bilinear", align_corners=True
@@ -180,15 +187,16 @@ def image_shaped(outputs, images):
 
     Flat outputs are a finding of their own, and no reason to look no further.
     """
-    if isinstance(outputs, tuple | list):
+    if isinstance(outputs, tuple | list):  # of the VAE
         outputs = outputs[0]
-    if outputs.numel() == images.numel():
+    if outputs.numel() == images.numel():  # in whichever shape
         return outputs.reshape(images.shape)
     raise NotExamined(f"{tuple(images.shape)} became {tuple(outputs.shape)}")
 
 
 def part_of(model, *names):
     """Return the first attribute of a model that can be called, or None."""
+    # A module is callable too.
     found = (getattr(model, name, None) for name in names)
     return next((part for part in found if callable(part)), None)
 
@@ -206,7 +214,7 @@ def decoder_of(model) -> Callable | None:
 @contextmanager
 def parameters_made():
     """Yield a list of the names of parameters that modules get inside the block."""
-    names = []
+    names = []  # "Linear.weight"; PyTorch calls the hook for each
     handle = register_module_parameter_registration_hook(
         lambda module, name, _: names.append(f"{type(module).__name__}.{name}")
     )
@@ -240,11 +248,13 @@ class Trace(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.steps = []
+        self.steps = []  # in the order of time
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        # Copies, since later steps may change a tensor in its place.
         inputs = [a.detach().clone() for a in args if isinstance(a, torch.Tensor)]
         result = function(*args, **(kwargs or {}))
+        # Of a pooling the second result are indices.
         first = result[0] if isinstance(result, tuple | list) and result else result
         if isinstance(first, torch.Tensor) and first.is_floating_point():
             operation = function.name().removeprefix("aten::").split(".")[0]
@@ -269,7 +279,7 @@ class Trace(TorchDispatchMode):
 
 def trace(model, images):
     """Return the Trace of a model in evaluation mode."""
-    model.eval()
+    model.eval()  # without dropout, whose zeros look like those of a ReLU
     with Trace() as traced:
         model(images)
     return traced
@@ -285,10 +295,12 @@ def codes(model, images):
         NotExamined: if there is no such product.
     """
     model.eval()
+    # What the encoder returns is the code, whatever the decoder begins with.
     if encoder := encoder_of(model):
         return encoder(images)
     for layer, after in trace(model, images).between_layers():
         if layer.operation in MATMULS and layer.shape == (DIM,):
+            # The last step of this size, after an activation if there is one.
             same = [step.output for step in after if step.shape == (DIM,)]
             return (same or [layer.output])[-1]
     raise NotExamined(f"no encoder, and no layer of {DIM} outputs")

@@ -35,6 +35,7 @@ def weights(subject, name):
         if isinstance(state, Finding):
             yield state
             continue
+        # As a loss that became infinite leaves them.
         broken = [key for key, value in state.items() if not value.isfinite().all()]
         if broken:
             seen = f"{path.name}: {broken[0]} holds nan or infinity"
@@ -54,6 +55,7 @@ def weight_files(subject, name):
     names = [
         f"{folder}/Best_{name}{suffix}" for folder in FOLDERS for suffix in SUFFIXES
     ]
+    # All of them: an old file beside a new one misleads the kit's scripts.
     found = [
         subject.folder / name for name in names if (subject.folder / name).exists()
     ]
@@ -67,8 +69,10 @@ def load(path):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        seen = f"{path.name}: {str(error).splitlines()[0] or type(error).__name__}"
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        seen = f"{path.name}: {first}"
         return Finding("weights_not_safe", seen[:200], "torch.load(weights_only=True)")
+    # A state_dict is a dictionary of tensors.
     bare = isinstance(state, dict) and state
     if not bare or not all(isinstance(v, torch.Tensor) for v in state.values()):
         kept = ", ".join(map(str, state))[:80] if isinstance(state, dict) else ""
@@ -81,7 +85,9 @@ def fitting_model(subject, name, state):
     """Return (model with these weights, image size, why not): two are None."""
     kind, refused = KINDS[name], ""
     class_of(subject, name)
+    # Without its class there is nothing to compare with.
     constants = vars(subject.module(kind.module))
+    # The latent size is the module's constant, the image size one that fits.
     dims = [v for k, v in constants.items() if k.endswith("ENCODING_DIM")]
     for size in SIZES if kind.sized else SIZES[:1]:
         model = build(subject, name, *dims[:1], width=size, height=size)
@@ -130,6 +136,7 @@ def read_log(subject, name):
     path = subject.folder / "log" / f"train_{name}.out"
     if not path.is_file():
         raise NotExamined(f"there is no log/{path.name}")
+    # Other lines, such as those of a progress bar, are skipped.
     lines = map(LINE.search, decode(path.read_bytes()).splitlines())
     found = [line.groups() for line in lines if line]
     train, valid = ([float(row[column]) for row in found] for column in (1, 2))
@@ -145,6 +152,7 @@ def unreadable(name):
 
 def proves(losses, epochs, train, valid):
     """Yield a finding unless the losses fall below these within so many epochs."""
+    # Each loss by itself: validation comes in every third epoch only.
     lowest = min(losses.train[:epochs]), min(losses.valid[:epochs])
     if not (lowest[0] < train and lowest[1] < valid):
         seen = f"{losses.path}: train loss {lowest[0]:.5g}, valid loss {lowest[1]:.5g}"
@@ -176,6 +184,7 @@ def log_AE_SGD(subject):
         seen = f"train_AE_SGD.out has train loss {train:.5g} after 60 epochs or fewer"
         yield Finding("threshold_missed", seen, "about 0.015 or less")
         return
+    # M19 says so of all else being equal; the logs are all there is to compare.
     try:
         other = read_log(subject, "MLPAE")
     except NotExamined:
@@ -223,6 +232,7 @@ def claimed_loss(subject, name):
     (model, size), _ = fitting_model(subject, name, load(path))
     if size != SIZE:
         raise NotExamined(f"the photos are of {SIZE} pixels, the model of {size}")
+    # Part of the photos may be those of training: the split is the completion's own.
     images = torch.load(subject.photos, map_location="cpu", weights_only=True)
     reached = loss_on(subject, name, model, images)
     if not reached < SLACK * claim:
@@ -242,7 +252,7 @@ def existing(subject, name):
 def loss_on(subject, name, model, images):
     """Return the mean of batch losses, in the kit's batches."""
     torch.manual_seed(0)
-    losses = []
+    losses = []  # of batches, the last one shorter, as in the log
     for batch in images.split(BATCH):
         outputs = model(batch)
         if name == "VAE":

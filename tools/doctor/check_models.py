@@ -1,11 +1,9 @@
-"""Checks of the three autoencoders: sizes, activations, gradients, learning."""
+"""Checks of the three autoencoders: sizes, activations, outputs."""
 
 import inspect
 import math
-import time
 
 import torch
-import torch.nn.functional as F
 
 from .autoencoders import (
     BATCH,
@@ -17,9 +15,6 @@ from .autoencoders import (
     check_each,
     class_of,
     codes,
-    decoder_of,
-    encoder_of,
-    image_shaped,
     kit_arguments,
     needs,
     parameters_made,
@@ -39,7 +34,6 @@ AE_CHAIN = [  # M15, without the image at the start
 ]
 POOLINGS = {"max_pool2d_with_indices", "max_pool2d", "adaptive_max_pool2d"}
 POOLINGS |= {"amax", "max", "fractional_max_pool2d", "mkldnn_max_pool2d"}
-STEPS, FITTED = 300, 0.5  # of the overfitted batch; proportion of its variance
 
 
 # Interface ---------------------------------------------------------------------
@@ -48,11 +42,12 @@ STEPS, FITTED = 300, 0.5  # of the overfitted batch; proportion of its variance
 @check_each("MLPAE", "AE", "VAE")
 def outputs(subject, name):
     """The name, and the shapes of what the model returns."""
+    # Scripts make file names of the name, so that it has to be the very same.
     model, images = build(subject, name), photos_like()
     found = getattr(model, "name", None)
     if found != name:
         yield Finding("wrong_name", f"name is {found!r}", repr(name))
-    result = model(images)
+    result = model(images)  # (B, 3, H, W), or a tuple for the VAE
     if name == "VAE":
         yield from vae_outputs(result, images)
     elif not isinstance(result, torch.Tensor) or result.shape != images.shape:
@@ -71,7 +66,7 @@ def shapes(result):
 
 def vae_outputs(result, images):
     """Yield a finding if the result is not (images, mean, log-variance)."""
-    code = (len(images), DIM)
+    code = (len(images), DIM)  # of the mean, and of the log-variance
     wanted = [tuple(images.shape), code, code]
     several = isinstance(result, tuple | list)
     if not several or [shapes(r) for r in result] != list(map(str, wanted)):
@@ -83,7 +78,7 @@ def constructor(subject, name):
     """The constructor takes the kit's arguments and follows them (R2)."""
     model_class, dim = class_of(subject, name), 37
     kit = kit_arguments(name, dim)
-    working(subject, name)
+    working(subject, name)  # or not examined
     parameters = list(inspect.signature(model_class).parameters.values())
     open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if len(parameters) < len(kit) and not open_ended:
@@ -117,6 +112,8 @@ def image_size(subject):
 @check_each("MLPAE", "AE", "VAE")
 def layers_in_forward(subject, name):
     """Layers are made by the constructor alone (R22)."""
+    # A layer may be made and thrown away, or become an attribute of the model. Layers
+    # without parameters, such as nn.ReLU, may be made anywhere.
     model = build(subject, name)
     before = set(dict(model.named_parameters()))
     with parameters_made() as made:
@@ -135,12 +132,13 @@ def layers_in_forward(subject, name):
 @check_each("MLPAE", "AE")
 def dimension_chain(subject, name):
     """Sizes of M5 and M15."""
+    # No layer more and no layer less.
     traced = trace(working(subject, name), photos_like())
     if name == "MLPAE":
         steps = [traced.steps[index] for index in traced.layers()]
-        widths = [step.output.flatten(1).shape[1] for step in steps]
-        if widths != MLP_CHAIN:
-            seen = " -> ".join(map(str, widths))
+        outputs_of_layers = [step.output.flatten(1).shape[1] for step in steps]
+        if outputs_of_layers != MLP_CHAIN:
+            seen = " -> ".join(map(str, outputs_of_layers))
             yield Finding("dimension_chain", seen, " -> ".join(map(str, MLP_CHAIN)))
         return
 
@@ -160,6 +158,7 @@ def dimension_chain(subject, name):
 
 def makes_code_of_features(traced):
     """Return whether the layer that makes the code is given all features."""
+    # A convolution of the features' size is a linear layer too.
     layers = (traced.steps[index] for index in traced.layers())
     makers = [step for step in layers if without_ones(step.shape) == (DIM,)]
     features = BATCH * math.prod(AE_CHAIN[2])
@@ -182,6 +181,7 @@ def in_words(shape):
 def max_pooling(subject, name):
     """The image is halved by max pooling, twice (M16, R23)."""
     needs(subject, name, dimension_chain)
+    # By whichever function: a maximum over windows is a pooling too.
     traced = trace(working(subject, name), photos_like())
     count = sum(step.operation in POOLINGS for step in traced.steps)
     if count < 2:
@@ -207,6 +207,7 @@ def hidden_relu(subject, name):
 
 def rectified(step):
     """Return whether a step's values look like those of a ReLU: some exactly 0."""
+    # Sigmoid and softplus end near 0, tanh and GELU below.
     values = step.output
     return bool(values.min() >= 0 and (values == 0).float().mean() > 0.005)
 
@@ -214,14 +215,17 @@ def rectified(step):
 @check_each("MLPAE", "AE", "VAE")
 def output_range(subject, name):
     """Outputs lie in [0, 1], whatever the input (M6, R24)."""
+    # A softmax keeps the range, but over which dimension is not known.
     model = working(subject, name).eval()
-    values = reconstruct(model, photos_like()).detach()
+    values = reconstruct(model, photos_like()).detach()  # (B, 3, H, W)
     for dims in ((0,), (1,), (2,), (3,), (2, 3), (1, 2, 3)):
         total = values.sum(dim=dims)
         if torch.allclose(total, torch.ones_like(total), atol=1e-4):
             seen = f"output values sum to 1 over dimensions {dims}"
             yield Finding("output_softmax", seen, "each value free in [0, 1]")
             return
+
+    # Small initial weights hide a missing sigmoid; large inputs show it.
     values = reconstruct(model, 100 * torch.randn(BATCH, 3, SIZE, SIZE)).detach()
     low, high = values.min().item(), values.max().item()
     if not (low >= -1e-6 and high <= 1 + 1e-6):
@@ -234,92 +238,12 @@ def latent_sign(subject, name):
     """The latent vector has no ReLU or sigmoid of its own (R24)."""
     model = working(subject, name)
     needs(subject, name, dimension_chain if name != "VAE" else outputs)
+    # Of a hundred random numbers or more, none is negative by chance.
     found = codes(model, 3 * torch.randn(BATCH, 3, SIZE, SIZE))
     several = isinstance(found, tuple | list)
+    # Not strict: a VAE may return more than two.
     labels = ("mean", "log-variance") if several else ("code",)
     for label, values in zip(labels, found if several else [found], strict=False):
         if isinstance(values, torch.Tensor) and values.min() >= 0:
             seen = f"the least value of the {label} is {values.min().item():.4g}"
             yield Finding("latent_rectified", seen, "values of both signs")
-
-
-# Gradients and learning --------------------------------------------------------
-
-
-@check_each("MLPAE", "AE", "VAE")
-def gradients(subject, name):
-    """The loss of one batch reaches every parameter that acts on the output."""
-    model, images = working(subject, name).train(), photos_like()
-    outputs = seeded(model, images)
-    loss = F.mse_loss(first := image_shaped(outputs, images), images)
-    if isinstance(outputs, tuple | list):  # the KL's part, whatever is drawn
-        loss = loss + sum(values.square().mean() for values in outputs[1:])
-    if loss.requires_grad:
-        loss.backward()
-
-    # A layer that is not used is no fault.
-    missed = []
-    for key, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            with torch.no_grad():
-                parameter.add_(change := torch.randn_like(parameter))
-                second = image_shaped(seeded(model, images), images)
-                parameter.sub_(change)
-            if not torch.allclose(first, second, atol=1e-4):
-                missed.append(key)
-    if missed:
-        seen = f"no gradient for {', '.join(missed[:4])}"
-        yield Finding("gradient_missing", seen, "one for every parameter that is used")
-
-
-def seeded(model, images):
-    """Return a model's outputs, with the same random numbers at every call."""
-    torch.manual_seed(0)
-    return model(images)
-
-
-@check_each("MLPAE", "AE", "VAE")
-def separate_images(subject, name):
-    """An image's output does not depend on the other images of its batch."""
-    needs(subject, name, output_range, layers_in_forward)
-    model, images = working(subject, name).eval(), photos_like()
-    parts = [(model, images)]
-    if name == "VAE":  # its forward pass draws random numbers
-        encoder, decoder = encoder_of(model), decoder_of(model)
-        if not (encoder and decoder):
-            raise NotExamined("no encoder and decoder")
-        parts = [(lambda x: encoder(x)[0], images), (decoder, torch.randn(BATCH, DIM))]
-    for part, batch in parts:
-        together, alone = part(batch)[:1], part(batch[:1])
-        if not torch.allclose(together, alone, atol=1e-4):
-            gap = (together - alone).abs().max().item()
-            seen = f"alone, an image's output differs by up to {gap:.3g}"
-            yield Finding("images_mixed", seen, "no difference")
-            return
-
-
-@check_each("MLPAE", "AE", seconds=60.0)
-def one_batch(subject, name):
-    """A batch of eight images is learned by heart."""
-    needs(subject, name, output_range, gradients, layers_in_forward)
-    yield from learn_by_heart(working(subject, name))
-
-
-def learn_by_heart(model):
-    """Yield a finding if the model does not fit one batch."""
-    images = photos_like()
-    baseline = images.var(dim=0, correction=0).mean().item()  # the mean image's error
-    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3)
-    started = time.process_time()
-    for _ in range(STEPS):
-        loss = F.mse_loss(reconstruct(model, images), images)
-        if loss.item() < FITTED * baseline:
-            return
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if time.process_time() - started > 40:
-            raise NotExamined("too slow to learn a batch by heart")
-    seen = f"loss {loss.item():.4g} after {STEPS} steps of Adam on one batch"
-    wanted = f"below {FITTED * baseline:.4g}, half that of the mean image"
-    yield Finding("batch_not_fitted", seen, wanted)

@@ -55,6 +55,7 @@ def training_lines(subject):
     except NotExamined as refused:
         yield Finding("train_signature", str(refused), "the arguments of the kit")
         return
+    # Other lines may stand between them, such as a note on a saved file.
     numbers = [int(number) for number, _, _ in run.lines]
     wanted = list(range(run.epochs))
     if numbers != wanted or not all(map(exact, run.lines)):
@@ -75,6 +76,7 @@ def exact(line):
         float(train), float(valid)
     except ValueError:
         return False
+    # Significant ones: without the point, the exponent and zeros at the start.
     digits = re.sub(r"e.*|\D", "", train).lstrip("0")
     return len(digits) >= DIGITS
 
@@ -117,6 +119,7 @@ def close(value, wanted):
 @check(1, modules=MODULES)
 def training_modes(subject):
     """Training mode in training (R4); evaluation mode, no gradients in validation."""
+    # Mode and gradients are noted where the loss is computed.
     run = finished(subject)
     wrong = [event for event in run.training if not event.training_mode]
     if wrong:
@@ -148,6 +151,7 @@ def training_steps(subject):
             seen = f"{len(events)} of {TRAIN_BATCHES} batches in epoch {epoch}"
             yield Finding("batches_left_out", seen, "all of them")
             return
+        # Gradients are equal, so that steps are; clipping may shorten both.
         first, second, third = (event.weight for event in events)
         if first == second or second == third:
             seen = "the weights are the same before and after a batch"
@@ -164,6 +168,7 @@ def training_steps(subject):
 def learning_rate(subject):
     """The learning rate of an epoch is the scheduler's (R12)."""
     run = finished(subject)
+    # Set after an epoch in place of before it, a rate comes one epoch late.
     rates = [event.lr for event in run.training if event.batch == 0]
     wanted = [run.schedule(epoch) for epoch in range(len(rates))]
     late = [run.schedule(max(epoch - 1, 0)) for epoch in range(len(rates))]
@@ -185,6 +190,7 @@ def close_all(values, wanted):
 def validation_checks(subject):
     """Validation at the epochs 0, 3 and 6, on every batch."""
     run = finished(subject)
+    # More often than the kit is no mistake.
     epochs = sorted({event.epoch for event in run.validation})
     if not {0, 3, 6} <= set(epochs):
         yield Finding("validation_missing", f"in epochs {epochs}", "in 0, 3, 6")
@@ -204,6 +210,7 @@ def validation_checks(subject):
 def best_weights(subject):
     """The weights of the lowest validation loss are saved at once (M10, R13, R28)."""
     run = validated(subject)
+    # The folder, the name and the time.
     path = run.best_file()
     if path is None:
         files = sorted(p.name for p in run.folder.rglob("*") if p.is_file())
@@ -223,7 +230,7 @@ def best_weights(subject):
         seen = f"{path.name}: {type(error).__name__}"
         yield Finding("weights_not_bare", seen, "model.state_dict() and nothing else")
         return
-    best = run.validation[VALID_BATCHES]
+    best = run.validation[VALID_BATCHES]  # the first batch of the second check
     if not close(weight, best.weight):
         others = [e for e in run.events if close(weight, e.weight)]
         seen = f"the weights of epoch {others[0].epoch}" if others else "other weights"
@@ -235,6 +242,7 @@ def best_weights(subject):
 @check(1, modules=MODULES)
 def early_stopping(subject):
     """Stops after `patience` checks without a new best, and prints that epoch (R3)."""
+    # The number of checks tells it, whichever epochs they belong to.
     validated(subject)
     run = finished(subject, STOPPING, LONGEST, PATIENCE)
     last, stopped = run.validation[-1].check, run.epochs - 1

@@ -20,7 +20,8 @@ from .autoencoders import (
     reconstruct,
     working,
 )
-from .check_models import gradients, layers_in_forward, learn_by_heart, output_range
+from .check_learning import gradients, learn_by_heart
+from .check_models import layers_in_forward, output_range
 from .checks import Finding, NotExamined, check
 
 MODULES = ("VarAutoencoder",)
@@ -44,6 +45,7 @@ def loss_function(subject):
     function = getattr(subject.module("VarAutoencoder"), "VAE_loss_function", None)
     if function is None:
         raise NotExamined("VarAutoencoder.py has no VAE_loss_function")
+    # More arguments may have defaults, such as a weight of the KL.
     parameters = inspect.signature(function).parameters.values()
     plain = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if sum(p.default is p.empty for p in plain) > 2:
@@ -77,6 +79,7 @@ def kl_scale(loss, batch, dim):
 
 def error_scale(loss, batch):
     """Return how often an image's squared error counts, in a batch."""
+    # Grey images, so that a difference stays in [0, 1], as cross-entropy needs.
     target, zeros = 0.5 + 0 * photos_like(batch), torch.zeros(batch, DIM)
     images = target.clone()
     images[0] += 0.1
@@ -90,6 +93,7 @@ def kl_meaning(loss):
     if not math.isfinite(unit) or unit == 0:
         return None
     low, *others = (kl_of(loss, 0.0, second) / unit for second in SECONDS)
+    # A factor before the KL cancels: it is a matter of the reduction.
     for meaning, deviation in MEANINGS.items():
         squares = [deviation(v) ** 2 for v in SECONDS]
         first, *rest = ((square - 1 - math.log(square)) / 2 for square in squares)
@@ -113,6 +117,8 @@ def kl_values(subject):
         seen = f"from mu = 0 to mu = 1 the KL changes by {values[0]:.4g}"
         yield Finding("kl_sign", seen, "0.5")
         return
+    # The mean's part grows by its square. The second output's part is right if the
+    # draw takes it for the same.
     meaning, drawn = kl_meaning(loss), drawn_meaning(subject)
     if not near(values[1] / (values[0] or math.inf), 4):
         seen = "from mu = 0 to 1 and 2 the KL changes by {:.4g} and {:.4g}"
@@ -130,13 +136,14 @@ def loss_reduction(subject):
     loss = loss_function(subject)
     if list(kl_values(subject)):
         raise NotExamined("follows from the finding about the KL")
+    # A mean over images or over numbers changes with the sizes, a weight does not.
     sizes = ((1, 1), (2, 1), (4, 1), (4, DIM))  # of batch and code
     kl = [kl_scale(loss, batch, dim) for batch, dim in sizes]
     error = [error_scale(loss, batch) for batch, _ in sizes]
     if not near(*ratio_of_errors(loss)):
         seen = "twice the difference costs not four times as much"
         yield Finding("reconstruction_not_squared", seen, "the sum of squared errors")
-        error = [1.0] * len(error)
+        error = [1.0] * len(error)  # of which nothing more can be said
 
     # The whole is divided, or one of the two parts.
     wrong_kl, wrong_error = (not all(near(s, 1) for s in x) for x in (kl, error))
@@ -168,6 +175,7 @@ def ratio_of_errors(loss):
 
 def draw_function(subject):
     """Return the model's function (mu, second output) -> z, in training mode."""
+    # In evaluation mode the mean may stand for a draw.
     model = working(subject, "VAE").train()
     function = getattr(model, "reparameterize", None)
     if not callable(function):
@@ -206,8 +214,9 @@ def drawn_meaning(subject):
 @check(3, modules=MODULES)
 def reparameterization(subject):
     """The draw is random, has the given mean and deviation, and passes gradients."""
+    # The first of these findings explains the others.
     function = draw_function(subject)
-    z = draw(function, 3.0, 0.5)
+    z = draw(function, 3.0, 0.5)  # (DRAWS, 4)
     if z.std() < 1e-3:
         seen = "every draw of one Gaussian is the same"
         yield Finding("reparameterization_not_random", seen, "normal noise")
@@ -226,6 +235,7 @@ def reparameterization(subject):
 
 def spread(subject, function):
     """Yield a finding if the deviation of draws does not fit the second output."""
+    # Another meaning is right if the KL takes it too.
     drawn, meaning = drawn_meaning(subject), "log-variance"
     if drawn not in (None, "log-variance"):
         meaning = kl_meaning(loss_function(subject))
@@ -251,6 +261,7 @@ def random_forward(subject):
     """In training, the decoder is given a draw and not the mean."""
     if list(reparameterization(subject)):
         raise NotExamined("follows from the finding about the draw")
+    # The second pass continues with other random numbers.
     model, images = working(subject, "VAE").train(), photos_like()
     torch.manual_seed(0)
     first = reconstruct(model, images)

@@ -62,10 +62,10 @@ class Record:
 
     def __init__(self, plan):
         self.plan, self.events = plan, []
-        self.mode, self.weight = True, 1.0
-        self.epoch = self.check = -1
+        self.mode, self.weight = True, 1.0  # of the latest forward pass
+        self.epoch = self.check = -1  # before the first
 
-    def __deepcopy__(self, _):
+    def __deepcopy__(self, _):  # a loop may copy the model, to keep the best one
         return self
 
 
@@ -147,11 +147,13 @@ def run_training(subject, plan, epochs, patience):
     train = getattr(subject.module("utils.train"), "train", None)
     if not callable(train):
         raise NotExamined("utils/train.py has no function train")
+    # A model, an optimizer and a schedule that note what is done with them.
     record, schedule = Record(plan), Schedule()
     model = Scale(record)
     optimizer = torch.optim.SGD(model.parameters(), lr=schedule(0))
     schedule.optimizer = optimizer
     folder = Path(tempfile.mkdtemp(dir=subject.folder)) / "models"
+    # By keywords, as the kit's script does.
     arguments = {
         "optimizer": optimizer,
         "scheduler": schedule,
@@ -164,6 +166,7 @@ def run_training(subject, plan, epochs, patience):
         "model_save_root": str(folder),
         "loss_fn": loss_function(record, optimizer, folder),
     }
+    # Refused before it begins, so that a TypeError inside it is not mistaken for this.
     try:
         inspect.signature(train).bind(**arguments)
     except TypeError as error:
@@ -186,6 +189,7 @@ def loss_function(record, optimizer, folder):
         # A loss of the planned value, and of the same slope in every batch.
         if valid:
             value = record.plan[min(record.check, len(record.plan) - 1)]
+            # Batches differ, and their mean is the plan's.
             value += batch - (VALID_BATCHES - 1) / 2
         else:
             value = train_loss(record.epoch, batch)
