@@ -14,6 +14,7 @@ import torch
 
 from ..checks import NotExamined
 
+# Names of arguments: parts of a name, and whole names.
 LABELS = ("label", "class", "cls", "cond", "species", "kind", "categor", "targets")
 SHORT_LABELS = ("y", "c", "lab", "cat")
 COUNTS = ("num_classes", "n_classes", "num_class", "n_class", "class_num", "num_labels")
@@ -21,6 +22,9 @@ POSITIONAL = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )
+
+
+# The signature ---------------------------------------------------------------------
 
 
 def is_label(name):
@@ -66,10 +70,12 @@ def fill(function, given, values):
         NotExamined: if the value of a required argument cannot be found, or the
             function takes fewer arguments than are given.
     """
+    # More positional arguments than it takes would be our mistake.
     named = parameters(function)
     taken = [p for p in named if p.kind in POSITIONAL]
     if len(taken) < len(given):
         raise NotExamined(f"{name_of(function)} takes {len(taken)} arguments")
+    # Those without a default, by their names.
     kwargs = {}
     for parameter in extra_required(function, len(given)):
         value = values(parameter.name)
@@ -126,6 +132,7 @@ def keyword_value(tree, function_name, name, namespace):
 
     Only constants and names of its module are evaluated.
     """
+    # The value of a name is that at the end of the import.
     for call in own_calls(tree, function_name):
         for keyword in call.keywords:
             if keyword.arg == name and isinstance(keyword.value, ast.Name):
@@ -139,5 +146,6 @@ def seed_all(seed):
     """Seed all the random numbers that a completion may use."""
     random.seed(seed)
     torch.manual_seed(seed)
+    # The completion has imported numpy, if it uses it.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)

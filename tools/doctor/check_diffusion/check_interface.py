@@ -17,6 +17,7 @@ from .denoisers import (
 )
 
 SAVED = Path("doctor_saved") / "part_4.pkl"  # below the scratch folder
+# Classes whose objects have to be called, or stepped, to have an effect.
 SCHEDULES = ("exponential_decay", "LambdaLR", "StepLR", "CosineAnnealingLR")
 SCHEDULES += ("ExponentialLR", "MultiStepLR", "OneCycleLR", "LinearLR", "SequentialLR")
 KIT_CALLS = {  # function of diffusion.py -> number of arguments in the kit's calls
@@ -55,6 +56,7 @@ def diffuser_made(subject):
 def diffusion_calls(subject):
     """The kit's calls need no argument that its callers do not give (R19)."""
     denoiser = denoiser_of(subject)
+    # What is missing is reported by other checks.
     for name, known in KIT_CALLS.items():
         owner = denoiser.module if name[0] in "Dd" else denoiser.model
         function = getattr(owner, name, None)
@@ -70,9 +72,10 @@ def diffusion_calls(subject):
 
 def missing_argument(tree, function, name, known):
     """Return the name of a required argument that some caller does not give."""
-    # The model itself is what a caller of `forward` names.
+    # Callers of `forward` call the model, under any name.
     found = [] if name == "forward" else calls.own_calls(tree, name)
     order = [p.name for p in calls.parameters(function)]
+    # A caller in the file that gives the argument shows that it is meant.
     for parameter in calls.extra_required(function, known):
         position = order.index(parameter.name)
         lacking = found and not any(
@@ -94,9 +97,11 @@ def diffusion_schedule(subject):
     # By the text: the training itself is not run.
     tree = calls.syntax_tree(subject.folder / "diffusion.py")
     for node in ast.walk(tree):
+        # Calls such as `scheduler = exponential_decay(...)`.
         built = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
         if not built or calls.called_name(node.value) not in SCHEDULES:
             continue
+        # A name that is read anywhere later may well be applied.
         names = {ast.unparse(target) for target in node.targets}
         if not names & loaded(tree):
             yield Finding(
@@ -124,7 +129,9 @@ def diffusion_save(subject):
         raise NotExamined("Diffuser has no save")
     if calls.extra_required(function, 1):
         raise NotExamined("save requires more than a path")
+    # The folder does not exist yet; save() makes it.
     function(str(SAVED))
+    # The completion may choose another extension.
     written = [p for p in SAVED.parent.glob("*") if p.is_file()]
     if not written:
         yield Finding("save_writes_nothing", f"no file {SAVED}", "a file of weights")
@@ -137,13 +144,13 @@ def contents_findings(denoiser, path):
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first_line = (str(error).splitlines() or [""])[0][:120]
         yield Finding(
             "save_not_safe",
-            f"torch.load with weights_only=True: {type(error).__name__}: {first_line}",
+            f"torch.load with weights_only=True ends in {type(error).__name__}",
             "a file of tensors, without pickled classes",
         )
         return
+    # The names must be those of the model, and the shapes must fit.
     keys = list(weights) if isinstance(weights, dict) else [type(weights).__name__]
     if set(keys) == set(denoiser.model.state_dict()):
         with contextlib.suppress(NotExamined):

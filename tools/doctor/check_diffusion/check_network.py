@@ -23,6 +23,7 @@ def run_network(model, call, **changes):
     changes: arguments to use instead of the call's, by their names; the first two are
     x and t.
     """
+    # All arguments by name, so that one of them can be changed.
     names = [p.name for p in calls.parameters(model.forward)]
     values = dict(zip(names, call.args, strict=False)) | call.kwargs
     aliases = dict(zip(("x", "t"), names, strict=False))
@@ -39,6 +40,7 @@ def network_output(subject):
         output = denoiser.model(*call.args, **call.kwargs)
     if not isinstance(output, torch.Tensor):
         raise NotExamined(f"the network returns a {type(output).__name__}")
+    # Learned variances (Nichol & Dhariwal 2021) double the channels.
     if output.shape[1:2] == (6,):
         raise NotExamined("the network also predicts variances")
     if output.shape != call.x.shape:
@@ -56,6 +58,7 @@ def time_used(subject):
     # Layers that start as zeros would hide the time.
     model = randomize_zeros(denoiser.build()).eval()
     call = denoiser.network_call(model)
+    # The same images at two times.
     outputs = []
     with torch.no_grad():
         for time in (process.times[len(process.times) // 10], process.times[-1]):
@@ -111,6 +114,7 @@ def is_layer(model, name):
 
 def reached(model, name):
     """Tell whether any parameter of a layer, or this parameter, has a gradient."""
+    # A layer of torch.nn counts as a whole: the gradient of a single bias may be zero.
     with contextlib.suppress(AttributeError):
         layer = model.get_submodule(name)
         gradients = [p.grad for p in layer.parameters(recurse=False)]
@@ -124,6 +128,7 @@ def diffusion_layers(subject):
     denoiser = denoiser_of(subject)
     model, made = denoiser.build(), []
     call = denoiser.network_call(model)
+    # A layer registers its parameters when it is made.
     original = nn.Module.register_parameter
 
     def register(module, name, parameter):
@@ -158,12 +163,15 @@ def network_cost(subject):
         if isinstance(output, torch.Tensor) and output.dim() == 4:
             sides.add(output.shape[-1])
 
+    # The smallest feature map tells whether the network down-samples.
     convolutions = [m for m in denoiser.model.modules() if isinstance(m, nn.Conv2d)]
     handles = [layer.register_forward_hook(note) for layer in convolutions]
+    # The counter counts a multiplication and an addition as two.
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run_network(denoiser.model, call)
     for handle in handles:
         handle.remove()
+    # Per image of the starter kit's size.
     images = BATCH * denoiser.size**2 / PIXELS
     cost = counter.get_total_flops() / GFLOP / images
     flat = bool(sides) and min(sides) >= denoiser.size
@@ -182,10 +190,12 @@ def network_cost(subject):
 def network_sizes(subject):
     """A network that takes several square sizes takes oblong images too (R20)."""
     denoiser = denoiser_of(subject)
+    # Multiples of 8, so that three halvings are no obstacle.
     model, call = denoiser.model.eval(), denoiser.network_call()
     takes = {side: output_shape(model, call, side, side) for side in (24, 32)}
     if any(shape != (side, side) for side, shape in takes.items()):
         return  # one size, or none of these
+    # Height and width can be confused only where they differ.
     for height, width in ((24, 32), (32, 24)):
         shape = output_shape(model, call, height, width)
         if shape != (height, width):
@@ -220,6 +230,7 @@ def network_labels(subject):
     parameter = calls.label_parameter(model.forward)
     if parameter is None:
         return
+    # Two labels, and all else equal.
     call, name = denoiser.network_call(model), parameter.name
     ones = torch.ones(BATCH, dtype=torch.int64, device=denoiser.device)
     with_labels, seen = observed(model, call, **{name: ones})
@@ -230,6 +241,7 @@ def network_labels(subject):
             "equal outputs for two labels",
             "an output that depends on the labels",
         )
+    # Only without labels can another way be taken.
     if parameter.default is not None:
         return
     # Layers that depend on the time, and are used with labels alone.
@@ -251,6 +263,7 @@ def network_labels(subject):
 def observed(model, call, **changes):
     """Return (output, {layer: its first input}) of a call of the network."""
     seen = {}
+    # Hooks on layers with weights, for one call.
     layers = [(name, m) for name, m in model.named_modules() if is_block(m)]
     handles = [m.register_forward_hook(note_input(seen, name)) for name, m in layers]
     with torch.no_grad():

@@ -22,9 +22,11 @@ def noise_tables(subject):
 def table_findings(subject):
     """Yield what is wrong with the noise tables."""
     tables = tables_of(subject)
+    # A completion may keep its tables elsewhere; the network shows them.
     if tables is None:
         return
     betas, alphas_bar = tables
+    # Without that, no other table is a number.
     if not (betas.min() > 0 and betas.max() < 1):
         yield Finding(
             "noise_table_range",
@@ -37,6 +39,7 @@ def table_findings(subject):
 
 def product_findings(subject, betas, alphas_bar):
     """Yield tables that do not follow from betas."""
+    # By name and by the definitions of the paper.
     true = torch.cumprod(1 - betas, dim=0)
     derived = {
         ("alphas", "alpha"): 1 - betas,
@@ -58,6 +61,7 @@ def product_findings(subject, betas, alphas_bar):
             continue
         values = values[-len(expected) :]  # without a step 0 that adds nothing
         if not torch.allclose(values, expected, rtol=0.02, atol=1e-6):
+            # The entry that differs most.
             worst = int((values - expected).abs().argmax())
             yield Finding(
                 "noise_table_values",
@@ -65,12 +69,14 @@ def product_findings(subject, betas, alphas_bar):
                 f"{expected[worst]:.4g}, by the betas",
             )
             return
+    # The ends mean something only where the tables belong together.
     yield from end_findings(subject, betas, true)
 
 
 def end_findings(subject, betas, alphas_bar):
     """Yield what the ends of the schedule show."""
     denoiser = denoiser_of(subject)
+    # A tenth of the variance is a third of the amplitude.
     if alphas_bar[-1] > 0.1 and not is_flow(subject):
         yield Finding(
             "noise_too_weak",
@@ -102,12 +108,9 @@ def kit_schedule(denoiser, subject):
     if any(namespace.get(name) != value for name, value in KIT.items()):
         return False
     # Both the range of the sigmoid and the sigmoid itself.
-    sources = [
-        [argument.value for argument in call.args if hasattr(argument, "value")]
-        for call in calls.own_calls(denoiser.tree, "sigmoid")
-    ]
+    sigmoid = calls.own_calls(denoiser.tree, "sigmoid")
     text = (subject.folder / "diffusion.py").read_text("utf-8", errors="replace")
-    return bool(sources) and "linspace(-6, 6" in text
+    return bool(sigmoid) and "linspace(-6, 6" in text
 
 
 # The forward process --------------------------------------------------------------
@@ -118,6 +121,7 @@ def forward_noising(subject):
     """The network is given x_t as the noise tables say (R27)."""
     if list(table_findings(subject)):
         raise NotExamined("the noise tables are wrong")
+    # The measured factors, and what the tables say of them.
     process, tables = process_of(subject), tables_of(subject)
     if process.form == FLOW:
         return
@@ -125,6 +129,7 @@ def forward_noising(subject):
     if process.form is None and expected is None:
         raise NotExamined("the noised images fit no known forward process")
     if process.form == DDPM:
+        # A schedule of its own is as good as that of the tables.
         yield from order_findings(process, expected)
     elif not exploding(process):
         yield from factor_findings(process, expected)
@@ -135,6 +140,7 @@ def expected_factors(process, tables):
     if tables is None or not process.discrete:
         return None
     length = len(tables.betas)
+    # Steps of the tables are whole numbers.
     whole = (process.times == process.times.round()).all()
     first, last = process.times[0], process.times[-1]
     if whole and first >= 0 and last <= length and not (first == 0 and last == length):
@@ -144,6 +150,7 @@ def expected_factors(process, tables):
         index = torch.arange(length)
     else:
         return None
+    # Equation 4 of Ho et al. 2020.
     alphas_bar = tables.alphas_bar[index]
     return alphas_bar.sqrt(), (1 - alphas_bar).sqrt()
 
@@ -162,6 +169,7 @@ def order_findings(process, expected):
             "later steps hold less of the photo",
         )
     elif expected is not None:
+        # The factors of the step before, or of the step after.
         a = expected[0]
         shifted = [(process.a[:-1], a[1:]), (process.a[1:], a[:-1])]
         fits = [torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in shifted]
@@ -176,6 +184,7 @@ def order_findings(process, expected):
 def factor_findings(process, expected):
     """Yield where the ratio of noise and photo is not that of the tables."""
     a, b = expected
+    # The ratio alone: an input may be scaled to another variance.
     measured, ratio = process.b / process.a, b / a
     places = sorted({0, len(a) // 2, len(a) - 1})
     wrong = [i for i in places if not abs(measured[i] / ratio[i] - 1) < 0.15]
@@ -196,6 +205,7 @@ def factor_findings(process, expected):
 def training_times(subject):
     """The loss draws a time for each image, from the first step to the last."""
     denoiser = denoiser_of(subject)
+    # One batch first: a shared time cannot be examined further.
     call = noised_batch(denoiser, denoiser.photos(64), seed=0)
     times = call.t.reshape(-1)
     if len(times) != 64 or (times == times[0]).all():
@@ -209,6 +219,7 @@ def training_times(subject):
     if not process.discrete:
         yield from flow_range_findings(process)
         return
+    # Whole numbers up to the number of steps are steps.
     first, last, steps = process.times[0], process.times[-1], denoiser.n_steps
     whole = (process.times == process.times.round()).all()
     if not whole or last > steps or last < steps / 2:

@@ -19,9 +19,11 @@ def sampling(subject):
     """sample() returns n_steps + 1 states, without a graph, in evaluation mode."""
     denoiser = denoiser_of(subject)
     model = denoiser.model.train()
+    # In training mode, which sample() has to leave.
     shape, steps = (2, 3, denoiser.size, denoiser.size), min(SHORT, denoiser.n_steps)
     states, steps, record = zero_sampling(denoiser, shape, steps)
     yield from state_findings(denoiser, states, steps)
+    # A caller under no_grad keeps no graph either.
     tensors = [state for state in states if isinstance(state, torch.Tensor)]
     protected = all_under_no_grad(denoiser.tree, "sample")
     if any(state.requires_grad for state in tensors) and not protected:
@@ -68,6 +70,7 @@ def state_findings(denoiser, states, steps):
         raise NotExamined("sample returns one tensor, not the list of states")
     if not isinstance(states, list | tuple | torch.Tensor):
         raise NotExamined(f"sample returns a {type(states).__name__}")
+    # Other lengths are another form of result, not a mistake.
     faults = {steps: "one state is missing", denoiser.n_steps + 1: "n_steps is ignored"}
     if len(states) != steps + 1 and len(states) in faults:
         yield Finding(
@@ -91,6 +94,7 @@ def all_under_no_grad(tree, name):
     """Tell whether all calls of a method in a syntax tree are under no_grad."""
     protected = set()
     for node in ast.walk(tree):
+        # `with torch.no_grad():` and decorators of functions.
         guards = [item.context_expr for item in getattr(node, "items", [])]
         guards += getattr(node, "decorator_list", [])
         text = " ".join(ast.unparse(guard) for guard in guards)
@@ -118,6 +122,7 @@ def sampling_result(subject):
         ]
         for state in (states[0], states[-1])
     ]
+    # The last state is judged; the first one tells a reversed list.
     if min(errors[1]) < 0.1:
         return
     if len(states) > 1 and min(errors[0]) < 0.1:

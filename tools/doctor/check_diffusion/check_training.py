@@ -22,6 +22,7 @@ def diffusion_loss(subject):
     if list(table_findings(subject)):
         raise NotExamined("the noise tables are wrong")
     denoiser = denoiser_of(subject)
+    # The loss of the network itself: its form.
     calls.seed_all(0)
     loss = denoiser.loss(denoiser.photos(4))
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
@@ -35,6 +36,7 @@ def diffusion_loss(subject):
             "a loss with a gradient",
         )
         return
+    # The loss of ideal networks: its value.
     losses = losses_of(subject)
     best = min(KINDS, key=losses.get)
     if losses[best] < 0.01 * losses["zero"]:
@@ -46,6 +48,7 @@ def diffusion_loss(subject):
 def reduction_findings(subject, zero, kind):
     """Yield a finding if the loss of zeros is a sum over pixels."""
     target, x_0, _ = true_target(subject, kind)
+    # The loss of zeros is this variance, if it is a mean.
     variance = target.square().mean().item()
     for over, count in (("batch", x_0.numel()), ("pixels", x_0[0].numel())):
         if abs(zero / (variance * count) - 1) < 0.2:
@@ -61,6 +64,7 @@ def true_target(subject, kind):
     denoiser, process = denoiser_of(subject), process_of(subject)
     x_0 = denoiser.photos(64)
     call = noised_batch(denoiser, x_0, seed=0)
+    # The noise is what the process has added to the photo.
     a, b = (rate.to(x_0.device) for rate in process.rates(call.t.cpu()))
     noise = (call.x.double() - a * x_0.double()) / b.clamp(min=1e-6)
     return KINDS[kind](x_0.double(), noise, a, b), x_0, call
@@ -71,6 +75,7 @@ def target_findings(subject, losses):
     # The gradient at an output of zeros points away from the target.
     denoiser = denoiser_of(subject)
     noise, x_0, call = true_target(subject, "noise")
+    # A leaf of zeros is added to an output of zeros.
     output = torch.zeros_like(x_0, requires_grad=True)
     calls.seed_all(0)
     with (
@@ -81,7 +86,9 @@ def target_findings(subject, losses):
         denoiser.model.forward = lambda *args, **kw: forward(*args, **kw) + output
         loss = denoiser.loss(x_0)
     (gradient,) = torch.autograd.grad(loss, output)
+    # Scaled by weights of the loss, which change no direction.
     target = -gradient.double().flatten(1)
+    # Proportions of the target's variance.
     unrelated = 1 - explained(target, x_0, noise)
     noised = explained(target, call.x)
     if unrelated > 0.05 or noised > 0.99:
@@ -112,6 +119,7 @@ def explained(target, *images):
 def diffusion_overfits(subject):
     """A few steps of Adam on one batch with fixed noise reduce the loss."""
     denoiser = denoiser_of(subject)
+    # A new model, as the starter kit trains it.
     model, x_0 = denoiser.build().train(), denoiser.photos(4)
     labels = denoiser.draw_labels(4)
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -124,6 +132,7 @@ def diffusion_overfits(subject):
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[0]):
             raise NotExamined("the loss is not finite before the first step")
+        # A batch with fixed times and noise is fitted within a few steps.
         if losses[-1] < FALL * losses[0]:
             return
         optimizer.step()

@@ -40,6 +40,7 @@ class NetworkCall(NamedTuple):
 def no_training():
     """Raise TrainsAtImport where gradients are computed."""
 
+    # Optimizers of all kinds need gradients first.
     def refuse(*args, **kwargs):
         raise TrainsAtImport
 
@@ -96,6 +97,7 @@ class Denoiser:
         if not isinstance(getattr(module, "Diffuser", None), type):
             raise NotExamined("diffusion.py has no class Diffuser")
         self.device = str(getattr(module, "device", "cpu"))
+        # Settings by the names that the starter kit or papers give them.
         steps = (getattr(module, name, None) for name in STEP_NAMES)
         self.n_steps = next((n for n in steps if isinstance(n, int) and n > 0), 300)
         self.size = self.named_size()
@@ -123,6 +125,7 @@ class Denoiser:
 
     def build(self):
         """Return a new Diffuser of the completion."""
+        # Only the number of steps is given where the rest has defaults.
         diffuser = self.module.Diffuser
         given, kwargs = calls.fill(diffuser, (self.n_steps,), self.constructor_value)
         calls.seed_all(0)
@@ -134,6 +137,7 @@ class Denoiser:
     def constructor_value(self, name):
         """Return the value of a required argument of the constructor, or None."""
         namespace = vars(self.module)
+        # As the completion itself makes its model, if its text shows it.
         value = calls.keyword_value(self.tree, "Diffuser", name, namespace)
         if value is not None:
             return value
@@ -156,6 +160,7 @@ class Denoiser:
         """Return a function that knows the arguments of a call by their names."""
 
         def known(name):
+            # Labels, counts and steps by their usual names, else a module variable.
             if calls.is_label(name):
                 return labels
             if calls.is_count(name):
@@ -185,6 +190,7 @@ class Denoiser:
         function = getattr(self.module, "diffusion_loss_fn", None)
         if function is None:
             raise NotExamined("diffusion.py has no diffusion_loss_fn")
+        # Required arguments first, then optional labels.
         labels = self.draw_labels(len(x_0)) if labels is None else labels
         known = self.value(len(x_0), labels, self.n_steps)
         given = (self.model if model is None else model, x_0)
@@ -200,6 +206,7 @@ class Denoiser:
         function = getattr(self.model, "sample", None)
         if function is None:
             raise NotExamined("Diffuser has no sample")
+        # The starter kit's call, and labels where they are required.
         known = self.value(shape[0], self.draw_labels(shape[0]), n_steps)
         given, kwargs = calls.fill(function, (shape, n_steps), known)
         return function(*given, **kwargs)
@@ -207,6 +214,7 @@ class Denoiser:
     def photos(self, count, limit=1.0, seed=0):
         """Return smooth random images (count, 3, S, S) in [-limit, limit]."""
         generator = torch.Generator().manual_seed(seed)
+        # Neighbouring pixels are alike, as in photos.
         coarse = torch.rand(count, 3, 6, 6, generator=generator)
         images = nn.functional.interpolate(
             coarse, (self.size, self.size), mode="bilinear", align_corners=True
@@ -219,6 +227,7 @@ class Denoiser:
         model: a Diffuser; by default that of the adapter.
         """
         model = self.model if model is None else model
+        # The output does not matter here: zeros cost nothing.
         calls.seed_all(0)
         with (
             recorded(model, lambda x, t: torch.zeros_like(x)) as record,
@@ -234,6 +243,7 @@ def only_call(record, count):
     Raises:
         NotExamined: if there was none.
     """
+    # Self-conditioning calls the network twice; the last call counts.
     found = [call for call in record if len(call.x) == count]
     if not found:
         raise NotExamined("the loss does not call the network as model(x_t, t)")
@@ -253,14 +263,17 @@ def recorded(model, predict):
     record = []
 
     def forward(*args, **kwargs):
+        # The first two arguments, whatever their names.
         bound = signature.bind(*args, **kwargs)
         x, t, *_ = [*bound.arguments.values(), None]
         if not isinstance(x, torch.Tensor) or t is None:
             raise NotExamined("the network is not called as model(x_t, t)")
+        # Copies: the completion may change its images in place.
         t = torch.as_tensor(t, device=x.device).detach()
         record.append(NetworkCall(x.detach().clone(), t, args, kwargs, model.training))
         return predict(x.detach(), t).to(x.dtype) + 0 * anchor.flatten()[0]
 
+    # An attribute of the instance hides the method of its class.
     model.forward = forward
     try:
         yield record
@@ -280,6 +293,7 @@ def spied(model, name):
     if method is None:
         yield record
         return
+    # As in `recorded`; the method itself is called.
     setattr(model, name, call)
     try:
         yield record

@@ -54,6 +54,7 @@ class Process(NamedTuple):
             NotExamined: if the process has none of the known forms.
         """
         t = t.reshape(-1).double()
+        # The nearest time that was drawn.
         a = self.a[self.index(t)]
         if self.form is None:
             raise NotExamined("the noised images fit no known forward process")
@@ -88,11 +89,13 @@ def noised_batch(denoiser, x_0, seed):
 
 def draw_batch(denoiser, count, seed):
     """Return Draws for `count` photos, of double precision, on the CPU."""
+    # Equal random numbers: the same times, the same noise.
     x_0 = denoiser.photos(count, seed=seed)
     noised = noised_batch(denoiser, x_0, seed)
     black = noised_batch(denoiser, torch.zeros_like(x_0), seed)
     if not torch.equal(noised.t, black.t):
         raise NotExamined("the times of the loss do not follow torch.manual_seed")
+    # What the photo adds is a x_0; a by least squares.
     signal = (noised.x.double() - black.x.double()).flatten(1)
     x_0 = x_0.double().flatten(1)
     a = (signal * x_0).sum(dim=1) / x_0.square().sum(dim=1)
@@ -139,6 +142,7 @@ def process_of(subject):
 def form_of(a, b):
     """Return the form that factors a, b (K,) have, or None."""
 
+    # b is estimated: to 2 % at one image, better where a time was drawn often.
     def is_one(total):
         return (total - 1).square().mean().sqrt() < 0.03 and (
             (total - 1).abs().max() < 0.3
@@ -169,6 +173,7 @@ def losses_of(subject):
     denoiser, process = denoiser_of(subject), process_of(subject)
     x_0 = denoiser.photos(64)
     losses = {}
+    # The same times and noise for each, so that only the output differs.
     for kind in ("zero", *KINDS):
         zero = kind == "zero"
         predict = (lambda x, t: torch.zeros_like(x)) if zero else None
@@ -192,6 +197,7 @@ def kind_of(subject):
     """
     losses = losses_of(subject)
     best = min(KINDS, key=losses.get)
+    # Weights of a loss scale both, so that only their ratio counts.
     if not losses[best] < 0.01 * losses["zero"]:
         raise NotExamined("the loss is zero for no known kind of prediction")
     return best
@@ -210,6 +216,7 @@ class Tables(NamedTuple):
 def table(subject, *names):
     """Return the first of these tables that the module or its model has, or None."""
     denoiser = denoiser_of(subject)
+    # Tables stand in the module, as in the starter kit, or in buffers of the model.
     for name in names:
         for owner in (denoiser.module, denoiser.model):
             value = getattr(owner, name, None)

@@ -52,6 +52,7 @@ def ideal_sampling(subject):
     denoiser, process = denoiser_of(subject), process_of(subject)
     if list(table_findings(subject)) or list(forward_noising(subject)):
         raise NotExamined("the noise tables or the forward noising are wrong")
+    # All images of the batch are of this photo.
     photo = denoiser.photos(1, limit=PHOTO, seed=1)
     predict = ideal(process, kind_of(subject), photo)
     shape = (IMAGES, 3, denoiser.size, denoiser.size)
@@ -73,9 +74,11 @@ def steps_from(process, steps, record):
     # Each step has the same number of network calls, the first at its own time.
     if not steps or len(record) % len(steps):
         return []
+    # The first call of each step, and alpha-bar at its time.
     times = [call.t.double().cpu() for call in record[:: len(record) // len(steps)]]
     index = [int(process.index(t.reshape(-1))[0]) for t in times]
     alphas_bar = [float(process.a[i].square()) for i in index]
+    # A step ends where the next one begins.
     after = [*alphas_bar[1:], 1.0]
     return [
         Step(args, kwargs, float(t.reshape(-1)[0]), now, then)
@@ -96,6 +99,7 @@ def reverse_faults(subject):
         raise NotExamined("sample does not call p_theta_sampling once per step")
     if any(step.previous <= step.alpha_bar for step in steps):
         raise NotExamined("the times of sampling do not fall")
+    # The last step, then one late, one in the middle and the first.
     found = [last_finding(subject, steps[-1], photo)]
     for step in (steps[-2], steps[len(steps) // 2], steps[0]):
         try:
@@ -116,13 +120,16 @@ def run_step(subject, step, x, photo):
     denoiser, kind = denoiser_of(subject), kind_of(subject)
     predict = ideal(process_of(subject), kind, photo)
     args, kwargs = step.args, dict(step.kwargs)
+    # The noised images are the first argument.
     if args:
         args = (x, *args[1:])
     else:
         kwargs[next(iter(kwargs))] = x
+    # Equal noise in every call.
     calls.seed_all(2)
     with torch.no_grad(), recorded(denoiser.model, predict):
         result = denoiser.model.p_theta_sampling(*args, **kwargs)
+    # Some return the predicted photo as well.
     if isinstance(result, tuple | list):
         result = result[0]
     if not isinstance(result, torch.Tensor) or result.shape != x.shape:
@@ -140,6 +147,7 @@ def measure(subject, step, photo):
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(size, generator=generator).to(photo.device)
     zeros, black = torch.zeros_like(x), torch.zeros_like(photo)
+    # Without signal the noise alone remains.
     noise = run_step(subject, step, zeros, black)
 
     def factor(result, image):
@@ -149,6 +157,7 @@ def measure(subject, step, photo):
             raise NotLinear
         return value.item()
 
+    # One of x_t and x_0 at a time.
     x_t = factor(run_step(subject, step, x, black), x)
     x_0 = factor(run_step(subject, step, zeros, photo), photo)
     return Factors(x_0, x_t, noise.square().mean().sqrt().item())
@@ -183,6 +192,7 @@ def step_finding(step, measured):
     """Return the finding of a step that is not the last, or None."""
     right = posterior(step)
     upper = (1 - step.alpha_bar / step.previous) ** 0.5  # of the variance beta
+    # The mean of the posterior; its noise may have either variance.
     if same_mean(measured, right):
         if measured.noise < 0.001 * right.noise:
             return Finding(
@@ -198,6 +208,7 @@ def step_finding(step, measured):
                 f"{right.noise:.4g} (posterior) or {upper:.4g} (beta)",
             )
         return None
+    # Steps without the posterior's noise have another mean.
     if same_mean(measured, implicit(step, measured.noise)):
         return None  # DDIM, with or without noise
     return Finding(
@@ -217,6 +228,7 @@ def bent_finding(subject, step, photo):
     # Noise at zeros, which nothing clips, is subtracted.
     added = run_step(subject, step, torch.zeros_like(x), torch.zeros_like(photo))
     mean = run_step(subject, step, x, photo) - added
+    # Against the share of the photo, by which the step moves x_t.
     error = (mean - right.x_0 * photo - right.x_t * x).square().mean().sqrt().item()
     tolerance = 0.3 * right.x_0 * photo.square().mean().sqrt().item()
     if error < tolerance:
@@ -235,6 +247,7 @@ def last_finding(subject, step, photo):
         measured = measure(subject, step, photo)
     except NotLinear:
         return bent_finding(subject, step, photo)
+    # Deviation of the last noise in a photo.
     beta = (1 - step.alpha_bar) ** 0.5
     if measured.noise > 0.1 * beta:
         return Finding(
