@@ -5,11 +5,12 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.doctor import write_completion, write_files
+from tests.helpers.doctor import write_files
 from tests.helpers.project import PROJECT, run_command
 from tools.doctor import __main__ as command
 from tools.doctor.checks import Finding
@@ -110,17 +111,20 @@ def fingerprint(folder):
 @pytest.mark.slow
 def test_the_command_leaves_the_completion_as_it_was(tmp_path):
     """Run as a user does, on code that asks to be stopped; no scratch folder stays."""
-    folder = write_completion(tmp_path / "of amy 花")
-    (folder / "MLPAutoencoder.py").write_text("import os\nos._exit(0)\n" * 2)
+    files = {
+        "MLPAutoencoder.py": "class MLPAutoencoder: pass\nimport os\nos._exit(0)\n"
+    }
+    folder = write_files(tmp_path / "of amy 花", files)
     (tmp_path / "scratch").mkdir()
     before = fingerprint(folder)
     env = {"TMPDIR": str(tmp_path / "scratch"), "PYTHONIOENCODING": "gbk"}
-    end = run_command("tools.doctor", folder, env=env)
+    end = run_command("tools.doctor", folder, env=env, timeout=3600)
     assert end.returncode == 1, end.stderr
-    assert "[process_ended]" in end.stdout and end.stdout.isascii()
+    assert "[process_ended]" in end.stdout and "[file_missing]" in end.stdout
+    assert end.stdout.isascii()
     assert "Traceback" not in end.stderr
     assert fingerprint(folder) == before
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert list((tmp_path / "scratch").glob("doctor-*")) == []
 
 
 @pytest.mark.slow
@@ -129,9 +133,9 @@ def test_ctrl_c_ends_it_with_all_its_processes(tmp_path):
     """While a completion waits for ever."""
     ready = tmp_path / "scratch"
     ready.mkdir()
-    folder = write_completion(tmp_path / "completion")
-    begin = "import time\nopen('begun', 'w').close()\ntime.sleep(10**6)\n"
-    (folder / "MLPAutoencoder.py").write_text(begin)
+    text = "class MLPAutoencoder: pass\nimport time\nopen('begun', 'w').close()\n"
+    files = {"MLPAutoencoder.py": text + "time.sleep(10**6)\n"}
+    folder = write_files(tmp_path / "completion", files)
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.doctor", str(folder)],
         cwd=PROJECT,
@@ -140,12 +144,13 @@ def test_ctrl_c_ends_it_with_all_its_processes(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(ready.rglob("begun")):
+    while not list(ready.glob("doctor-*/completion/begun")):
+        time.sleep(0.05)
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "") and "Traceback" not in err
-    assert list(ready.iterdir()) == []
+    assert list(ready.glob("doctor-*")) == []
     assert not [p for p in Path("/proc").glob("[0-9]*") if mentions(p, str(ready))]
 
 

@@ -1,7 +1,7 @@
 """Faults planted in this project's own files: each is found, and nothing else.
 
 The rows stand in mutants_*.toml: name, file, find (a text that occurs once), replace,
-and expect (the names of the findings). The full run is slow: pytest -m slow tests/doctor.
+and expect (the names of the findings). The full run: pytest -m slow tests/doctor.
 """
 
 import tomllib

@@ -164,15 +164,25 @@ def running(word):
 
 @LINUX
 @pytest.mark.slow
-def test_waiting_without_end_is_ended_too_and_the_rest_left(tmp_path):
-    """It takes no computing time; after two such checks the others are not run."""
-    files = dict.fromkeys(NOTED, "import time\ntime.sleep(10**6)")
-    found, _ = examined(tmp_path, files, replace(LIMITS, slack=0.05, wall=2.0))
-    assert [names_in(outcome) for outcome in found.values()] == [
-        *(["time_limit"], ["time_limit"], [], [], [], []),
+def test_waiting_without_end_is_ended_too_and_then_not_tried_again(tmp_path):
+    """It takes no computing time. Other modules are examined nevertheless."""
+    files = {
+        "MLPAutoencoder.py": "import time\ntime.sleep(10**6)",
+        "Autoencoder.py": "",
+    }
+    names = ["import_MLPAutoencoder", "outputs_MLPAE", "constructor_MLPAE"]
+    folder = write_files(tmp_path / "completion", files)
+    limits = replace(LIMITS, slack=0.05, wall=2.0)
+    found = in_sandbox(folder, [*names, "import_Autoencoder"], limits)
+    by_name = {outcome.check: outcome for outcome in found}
+    assert [names_in(by_name[name]) for name in names] == [
+        *(["time_limit"], ["time_limit"], []),
     ]
-    assert "did not end in time" in found["diffusion"].reason
-    assert found["utils.scheduler"].findings[0].seen.endswith("utils/scheduler.py:3")
+    assert (
+        by_name[names[2]].reason == "not run, as MLPAutoencoder has ended 2 processes"
+    )
+    assert by_name[names[0]].findings[0].seen.endswith("at MLPAutoencoder.py:2")
+    assert by_name["import_Autoencoder"].passed
 
 
 # The audit hook ----------------------------------------------------------------

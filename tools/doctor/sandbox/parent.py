@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "USER", "L
 PLACE = re.compile(r'File ".*[/\\]completion[/\\](.*\.py)", line (\d+)')
 NO_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|can't allocate memory")
 END = 10  # seconds in which a process that was killed is gone
-STUCK = 2  # checks of one process that ran out of time, after which the rest is left
+STUCK = 2  # processes that a module has ended, after which its checks are not run
 
 
 class Outcome(NamedTuple):
@@ -58,7 +58,7 @@ class Limits:
     output: int = 10**7  # bytes that it prints
     largest_file: int = 5 * 10**8  # bytes
     slack: float = 2.0  # times a check's seconds, of computing
-    wall: float = 3.0  # times those, of waiting
+    wall: float = 4.0  # times those, of waiting
     start: float = 300.0  # seconds until torch is imported
 
 
@@ -224,22 +224,25 @@ def run_checks(root, checks, limits=DEFAULT_LIMITS, processes=None, held=None):
     that gets the names of the protections, and whether they hold. A check that a
     process does not survive ends with a finding, and another goes on after it.
     """
-    processes = processes or Processes()
-    left, stuck = list(checks), 0
+    processes, held = processes or Processes(), {} if held is None else held
+    left, lost = list(checks), Counter()  # module -> processes that it has ended
     while left and not processes.ended:
-        if stuck == STUCK:
-            why = "not run, as checks before it did not end in time"
-            yield from (Outcome(check.name, reason=why) for check in left)
+        hopeless = [c for c in left if any(lost[m] >= STUCK for m in c.modules)]
+        for check in hopeless:
+            why = f"not run, as {check.modules[0]} has ended {STUCK} processes"
+            yield Outcome(check.name, reason=why)
+        left = [check for check in left if check not in hopeless]
+        if not left:
             return
         with Child(root, left, limits, processes) as child:
-            for outcome in follow(child, list(left), {} if held is None else held):
-                del left[0]
-                stuck += any(f.name == "time_limit" for f in outcome.findings)
+            for outcome, goes_on in follow(child, list(left), held):
+                check = left.pop(0)
+                lost.update(() if goes_on else check.modules)
                 yield outcome
 
 
 def follow(child, checks, held):
-    """Yield an Outcome for each check that a process ends, or that ends it."""
+    """Yield (Outcome, whether the process goes on) of each check."""
     try:
         ready = child.next(child.limits.start)
     except Empty:
@@ -258,7 +261,7 @@ def follow(child, checks, held):
         if not known and (not goes_on or check is checks[-1]):
             findings += child.left_behind()
         seconds = time.monotonic() - started
-        yield Outcome(check.name, tuple(findings), reason, seconds)
+        yield Outcome(check.name, tuple(findings), reason, seconds), goes_on
         if not goes_on:
             return
 
