@@ -171,6 +171,19 @@ def test_an_unknown_forward_process_is_left_to_the_teacher(tmp_path):
         assert outcome.reason and not outcome.findings, check
 
 
+def test_a_model_without_steps_is_made_without_them(tmp_path):
+    folder = write_files(tmp_path, VARIANTS["flow_transformer"])
+    mutate(
+        folder,
+        "diffusion.py",
+        "def __init__(self, n_steps, img",
+        "def __init__(self, img",
+    )
+    for check in ("diffuser_made", "diffusion_loss", "sampling_result"):
+        outcome = run_check(check, folder)
+        assert not outcome.reason and not outcome.findings, check
+
+
 def test_layers_at_full_resolution_are_costly(tmp_path, monkeypatch):
     """The variant pools; without that its cost is above a lower cap."""
     monkeypatch.setattr(check_network, "FLAT_CAP", 0.001)

@@ -125,9 +125,11 @@ class Denoiser:
 
     def build(self):
         """Return a new Diffuser of the completion."""
-        # Only the number of steps is given where the rest has defaults.
+        # The number of steps is given first, unless the model does not take it first.
         diffuser = self.module.Diffuser
-        given, kwargs = calls.fill(diffuser, (self.n_steps,), self.constructor_value)
+        first = next((p.name.lower() for p in calls.parameters(diffuser)), "")
+        given = (self.n_steps,) if "step" in first or first == "t" else ()
+        given, kwargs = calls.fill(diffuser, given, self.constructor_value)
         calls.seed_all(0)
         model = diffuser(*given, **kwargs)
         if not isinstance(model, nn.Module):
@@ -143,6 +145,8 @@ class Denoiser:
             return value
         if calls.is_count(name):
             return self.classes
+        if name in STEP_NAMES:
+            return self.n_steps
         if name.lower() in (*SIZE_NAMES, "size", "width", "height"):
             return self.size
         if "channel" in name.lower():
