@@ -43,6 +43,7 @@ def test_files_and_flags_named_exist(path):
     for settings in (AutoencoderSettings, DiffusionSettings):
         known |= {flag_of(field.name) for field in fields(settings)}
     known |= set(re.findall(r'"(--[\w-]+)"', tools))
+    known |= {"--index-url", "--logdir"}  # of pip and of tensorboard
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known
 
 
