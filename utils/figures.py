@@ -213,7 +213,9 @@ def save_curves(csv_path, path, title, unit, asked=None):
     positive = all((np.array(line.get_ydata()) > 0).all() for line in axes.lines)
     if positive:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=LOG_TICKS))
+        low, high = axes.get_ylim()
+        few = MaxNLocator(5) if high < 2 * low else LogLocator(subs=LOG_TICKS)
+        axes.yaxis.set_major_locator(few)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel(f"loss per photo: {unit}" + (", log scale" if positive else ""))

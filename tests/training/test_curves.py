@@ -64,6 +64,16 @@ def test_a_negative_loss_is_drawn_without_a_logarithm(drawn):
     assert list(axes.lines[1].get_xdata()) == [1, 3] and len(axes.lines) == 2
 
 
+@pytest.mark.parametrize("low, high", [(0.41, 0.43), (0.42, 0.8), (0.9, 40), (3, 3)])
+def test_any_range_has_plain_ticks(drawn, low, high):
+    """Also a narrow one, and that of one epoch."""
+    axes = drawn(HEAD + f"1,{high},{high}\n2,{low},{low}\n", "error")
+    bottom, top = axes.get_ylim()
+    shown = [y for y in axes.get_yticks() if bottom <= y <= top]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert len(shown) >= 2 and {f"{y:g}" for y in shown} <= set(labels)
+
+
 @pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE", "diffusion", "diffusion_64"])
 def test_captions_name_the_epoch_and_the_loss_of_the_csv_file(name):
     """Of the best epoch, which the weights are of."""
