@@ -133,7 +133,6 @@ def test_samples_of_sixteen_species_reach_the_required_distance(file):
     assert 10 * ours["Frechet distance"][0] <= vae["Frechet distance"][0]
 
 
-@pytest.mark.xfail(strict=True, reason="0.652 at guidance 1.6; photos 0.858")
 def test_samples_of_sixteen_species_are_classified_as_often_as_photos():
     found, classified = read_evaluation("diffusion_64_at_24"), "classified as requested"
     ours = found["models/Best_diffusion_64.pkl"][classified]
