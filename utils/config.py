@@ -240,7 +240,7 @@ DDPM = {"objective": "eps", "density": "kit", "sampler": "ddpm", "steps": 300}
 DDPM |= {"sigma_min": 0.0, **NO_GUIDANCE}
 # 64 x 64. At this guidance samples are classified as requested as often as photos are;
 # autoguidance beside it makes them less often, and farther from the photos.
-LARGE = {"image_size": 64, "patch": 2, "channels": (64, 128, 192), "guidance": 4.5}
+LARGE = {"image_size": 64, "patch": 2, "channels": (64, 128, 192), "guidance": 4.0}
 LARGE |= NO_GUIDE
 
 # One row per model and optimizer that was measured; a model's first row is its default.
