@@ -1,4 +1,4 @@
-"""A good tree passes; each damaged one is told exactly what is missing, and no more."""
+"""A good tree passes; of each damaged one exactly what is missing is named."""
 
 import codecs
 import re

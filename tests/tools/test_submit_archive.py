@@ -88,7 +88,7 @@ def test_the_unpacked_archive_passes_and_loads(submission, tmp_path, capsys):
     packed, submission.folder = path.read_bytes(), tmp_path / "unpacked"
     assert pack(submission).read_bytes() == packed
     assert capsys.readouterr().out == first
-    # In the starter kit's way.
+    # As in the starter kit.
     for name in MODELS:
         torch.load(submission.path(name), map_location="cpu", weights_only=True)
     assert load_model("VAE", submission.path("model/Best_VAE.pkl"))[0].name == "VAE"

@@ -10,7 +10,7 @@ photos.
 
 Of a diffusion model, one figure each:
 one_level      photos in noise of a few known levels, and the estimates of the photos
-estimates      estimates at right and at wrong levels, and on the way to an image
+estimates      estimates at right and at wrong levels, and during sampling
 one_step       the estimate from pure noise, beside the mean of the photos
 denoise        states from noise to images, and an animation of both directions (a GIF)
 species        images of every species

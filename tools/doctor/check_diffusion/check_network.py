@@ -241,7 +241,7 @@ def network_labels(subject):
             "equal outputs for two labels",
             "an output that depends on the labels",
         )
-    # Only without labels can another way be taken.
+    # Only without labels can another branch be taken.
     if parameter.default is not None:
         return
     # Layers that depend on the time, and are used with labels alone.

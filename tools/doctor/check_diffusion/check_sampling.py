@@ -122,7 +122,7 @@ def sampling_result(subject):
         ]
         for state in (states[0], states[-1])
     ]
-    # The last state is judged; the first one tells a reversed list.
+    # The last state is examined; the first one shows a reversed list.
     if min(errors[1]) < 0.1:
         return
     if len(states) > 1 and min(errors[0]) < 0.1:
@@ -151,7 +151,7 @@ def has_reverse_faults(subject):
 @check(4, seconds=120, modules=("diffusion",))
 def reverse_step(subject):
     """p_theta_sampling draws from the posterior of a known photo (R14)."""
-    # A flow has no posterior: its sampler is judged by its result.
+    # A flow has no posterior: its sampler is examined by its result.
     process = process_of(subject)
     if process.form == FLOW:
         return
