@@ -4,8 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-# Tests run side by side, one thread each.
+# Tests run side by side, one thread each; threads that wait leave the cores to others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

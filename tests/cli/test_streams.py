@@ -21,7 +21,9 @@ def shell(text, **environment):
 
 
 @pytest.mark.skipif(not os.path.exists("/bin/bash"), reason="needs bash")
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "closed", [">&- 2>&- <&-", pytest.param("2>&-", marks=pytest.mark.slow)]
+)
 def test_a_closed_stream_is_no_error(tmp_path, closed):
     """And no error line goes to stdout; no file gets the stream's number."""
     call = "random_generation.py --model diffusion --count 2 --steps 2 --out"

@@ -18,7 +18,10 @@ def sides(real_photos):
     return [loader.dataset.all_images() for loader in loaders]
 
 
-@pytest.mark.parametrize("space, least", [("pixels", 0.95), (FEATURES, 0.5)])
+@pytest.mark.parametrize(
+    "space, least",
+    [("pixels", 0.95), pytest.param(FEATURES, 0.5, marks=pytest.mark.slow)],
+)
 def test_noisy_training_photos_are_copies_and_validation_photos_are_not(
     sides, space, least
 ):

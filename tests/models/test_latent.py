@@ -42,12 +42,12 @@ def test_codes_on_one_line_are_joined_by_it(factor):
 def test_codes_of_a_gaussian_encoder_are_drawn_or_its_mean():
     """The draws are the encoder's Gaussian, whatever the size of a batch."""
     torch.manual_seed(0)
-    model, images = VarAutoencoder(4).eval(), torch.rand(5, 3, 24, 24)
+    model, images = VarAutoencoder(4, 8, 8).eval(), torch.rand(5, 3, 8, 8)
     with torch.no_grad():
         mu, log_var = model.encoder(images)
     means = encode(model, images, draw=False, batch_size=2)
     torch.testing.assert_close(means, mu)
-    draws = encode(model, images[:1].expand(40_000, 3, 24, 24))
+    draws = encode(model, images[:1].expand(40_000, 3, 8, 8))
     deviation = (log_var[0] / 2).exp()
     torch.testing.assert_close(draws.mean(0), mu[0], atol=0.03, rtol=0)
     torch.testing.assert_close(draws.std(0), deviation, atol=0.03, rtol=0)

@@ -160,6 +160,7 @@ def test_samples_are_no_copies():
         assert ours[nearest][0] >= 0.95 * photos[nearest][0]
 
 
+@pytest.mark.slow
 def test_ancestral_sampling_through_all_steps_gives_flowers():
     """M41: samples are classified as one of the three of sixteen species; noise not."""
     path = find_weights("diffusion", PROJECT)

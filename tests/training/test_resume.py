@@ -10,7 +10,6 @@ from filelock import FileLock
 
 import diffusion
 from tests.helpers.commands import (
-    TRAININGS,
     command,
     error_line,
     files_below,
@@ -40,7 +39,9 @@ def resumed(name, out, data, *args):
 # Resuming ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    "name", ["MLPAE", pytest.param("AE", marks=pytest.mark.slow), "VAE", "diffusion"]
+)
 def test_a_killed_training_ends_with_the_same_bits(few_photos, tmp_path, name):
     """P5, C04: weights, state, log, pictures and priors; the log is printed whole."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -151,7 +152,9 @@ def test_a_state_of_the_wrong_types_is_refused(photo_folder, tmp_path, content):
     assert "Error" not in result.err
 
 
-@pytest.mark.parametrize("name", ["VAE", "diffusion"])
+@pytest.mark.parametrize(
+    "name", ["VAE", pytest.param("diffusion", marks=pytest.mark.slow)]
+)
 def test_a_signal_in_a_validation(few_photos, tmp_path, name):
     """X03, P22: exit 130; the command that resumes is the last line, and works."""
 
