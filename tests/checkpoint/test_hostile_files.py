@@ -13,7 +13,7 @@ from diffusion import Diffuser
 from tests.helpers.commands import command, error_line, refused, train
 from tests.helpers.damage import Call, refusal
 from tests.helpers.memory import memory_limited
-from tests.helpers.project import PROJECT, run_command
+from tests.helpers.project import PROJECT
 from tests.helpers.training import DATA
 from tools.evaluate import read_array
 from utils.checkpoint import load_checkpoint, save_checkpoint, weights_name
@@ -249,8 +249,8 @@ def test_a_message_is_printable(tmp_path):
     assert process.one_line(ESCAPE) == r"a\x1b[31m b\u202e\x07"
     assert len(process.one_line("x" * 10**6)) == process.MAX_MESSAGE
     name = ESCAPE.replace("/", "")
-    done = run_command("random_generation.py", "--weights", tmp_path / name)
-    line = error_line(done.stderr, "random_generation.py")
+    done = command("random_generation.py", "--weights", tmp_path / name)
+    line = refused(done, "random_generation.py")
     assert line.isprintable() and r"\x1b[31m" in line
     model = build_model("MLPAE", encoding_dim=4, img_width=8, img_height=8)
     path = tmp_path / "x.pkl"

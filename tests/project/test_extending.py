@@ -57,47 +57,54 @@ def project(tmp_path_factory):
     return root
 
 
-def run(project, command):
+RECIPES = """
+import torch
+import diffusion
+import random_generation
+from tools import evaluate
+from utils.registry import load_model
+
+# One evaluation makes the toy sampler's image.
+line = "--model diffusion --weights small.pkl --out out --sampler toy --steps 3"
+random_generation.main([*line.split(), "--count", "2"])
+
+# The toy metric is reported beside the others.
+line = "small.pkl --data photos --count 30 --extractor pixels --json --steps 1"
+evaluate.main(line.split())
+
+# Minus the noise is learned as the noise is; the file remembers it.
+line = "--objective toy --epochs 1 --image-size 8 --channels 16 --data photos"
+diffusion.main([*line.split(), "--out", "trained"])
+model, metadata = load_model("diffusion", "trained/models/Best_diffusion.pkl")
+for weight in ("toy", "eps"):
+    torch.manual_seed(0)
+    x_0, sigma = torch.rand(8, 3, 8, 8), torch.ones(8)
+    loss = diffusion.diffusion_loss_fn(model, x_0, sigma=sigma, weight=weight)
+    print(metadata["settings"]["objective"], model.objective, loss.item())
+"""
+
+
+def run(project, *command):
     """Run a command in the copy -> its stdout."""
-    done = python(*command.split(), cwd=project)
+    done = python(*command, cwd=project)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_toy_sampler_is_a_choice_and_samples(project):
-    """The flag offers it; one evaluation makes its image."""
-    line = "random_generation.py --model diffusion --weights small.pkl --out out"
-    assert "{toy,dpm++3m," in run(project, "random_generation.py --help")
-    run(project, f"{line} --sampler toy --steps 3 --count 2")
+def test_toys_are_choices(project):
+    """The flags offer them."""
+    assert "{toy,dpm++3m," in run(project, "random_generation.py", "--help")
+    assert "{toy,flow," in run(project, "diffusion.py", "--help")
+
+
+def test_toys_are_used(project):
+    """The sampler draws, the metric is reported, and the objective is trained."""
+    (project / "recipes.py").write_text(RECIPES)
+    report, trained = run(project, "recipes.py").split("using device cpu\n")
     assert (project / "out/vis/random_images_diffusion.png").is_file()
-
-
-def test_a_toy_objective_is_trained(project):
-    """Minus the noise is learned as the noise is; the file remembers it."""
-    (project / "loss.py").write_text(
-        "import torch\n"
-        "from diffusion import diffusion_loss_fn, main\n"
-        "from utils.registry import load_model\n"
-        "line = '--objective toy --epochs 1 --image-size 8 --channels 16'\n"
-        "main([*line.split(), '--data', 'photos', '--out', 'trained'])\n"
-        "path = 'trained/models/Best_diffusion.pkl'\n"
-        "model, metadata = load_model('diffusion', path)\n"
-        "assert metadata['settings']['objective'] == model.objective == 'toy'\n"
-        "losses = []\n"
-        "for weight in ('toy', 'eps'):\n"
-        "    torch.manual_seed(0)\n"
-        "    x_0, sigma = torch.rand(8, 3, 8, 8), torch.ones(8)\n"
-        "    loss = diffusion_loss_fn(model, x_0, sigma=sigma, weight=weight)\n"
-        "    losses.append(loss.item())\n"
-        "print(abs(losses[0] / losses[1] - 1) < 1e-4)\n"
-    )
-    *_, trained, same = run(project, "loss.py").splitlines()
-    assert trained.startswith("Epoch: 1/1") and same == "True"
-
-
-def test_a_toy_metric_is_reported(project):
-    """Beside the others; its value is the number of images."""
-    flags = "--data photos --count 30 --extractor pixels --json"
-    line = f"-m tools.evaluate small.pkl {flags} --steps 1"
-    found = json.loads(run(project, line))
-    assert found["small.pkl"]["toy"] == [30, 0, 1]
+    assert json.loads(report)["small.pkl"]["toy"] == [30, 0, 1]
+    epoch, *losses = map(str.split, trained.splitlines())
+    assert epoch[:2] == ["Epoch:", "1/1,"]
+    assert [words[:2] for words in losses] == 2 * [["toy", "toy"]]
+    toy, eps = (float(words[2]) for words in losses)
+    assert toy == pytest.approx(eps, rel=1e-4)

@@ -72,6 +72,7 @@ def cells(lines, name):
 # Runs ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_contain_the_last_values_of_their_logs(folder, capsys):
     """Of two trainings at the same time; with the same bits as one after the other."""
     table = folder / "trial.toml"
