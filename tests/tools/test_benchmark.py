@@ -90,8 +90,9 @@ def test_the_command_prints_the_numbers_of_its_file(
 @pytest.mark.slow  # by its plain convolution in bfloat16, without units for it
 def test_the_profiler_prints_nothing(tmp_path):
     done = run_command("tools.benchmark", *SMALL_LINE, tmp_path)
-    # On stderr the profiler would report its start and end.
-    assert (done.returncode, done.stderr) == (0, "")
+    # On stderr the profiler would report its start and end; the file is named there.
+    path = tmp_path / "log" / "throughput_diffusion.json"
+    assert (done.returncode, done.stderr) == (0, f"tools.benchmark: wrote {path}\n")
     assert len(done.stdout.splitlines()) == 4 + benchmark.SHOWN + 1
 
 
