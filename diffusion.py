@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, fields, replace
 from functools import partial
 
-from utils.cli import guard, run
+from utils.cli import guard, leads, run
 from utils.cli.arguments import command_line
 from utils.config import ELSEWHERE, TRAINED_MODELS, DiffusionSettings, settings_for
 
@@ -48,15 +48,14 @@ from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
 from utils.diffusion import sampling
 from utils.diffusion.denoiser import Denoiser, draw_sigma, training_target
+from utils.distributed import lead, make_trainer, process_group, start_together
 from utils.experiment import start_training, with_budget
 from utils.figures import caption, save_curves, save_strip, strip_frames
 from utils.files import prepare_target
 from utils.optim.factory import prepare_training
 from utils.tensorboard import open_board
-from utils.train import Trainer
 
-num_steps = 300
-beta_min, beta_max = 1e-4, 5e-2  # variance of the noise that a step adds
+num_steps, beta_min, beta_max = 300, 1e-4, 5e-2  # a beta: variance that a step adds
 PICTURE_EVERY, PICTURE_IMAGES = 10, 20  # epochs; samples on a picture
 
 # The noise schedule ------------------------------------------------------------------
@@ -152,9 +151,8 @@ class Diffuser(Denoiser):
 
         The predicted photo is clipped to [-1, 1], as in the code of Ho et al.
         """
-        steps = torch.full((len(x),), t, device=x.device)  # (B,)
         # The photo that the predicted noise implies.
-        noise = self(x, steps)
+        noise = self(x, torch.full((len(x),), t, device=x.device))
         x_0 = (x - self.one_minus_alphas_bar_sqrt[t] * noise) / self.alphas_bar_sqrt[t]
         mean, std = self.posterior(x_0.clamp(-1, 1), x, t)
         return mean + std * torch.randn_like(x) if t > 0 else mean
@@ -171,8 +169,7 @@ class Diffuser(Denoiser):
     def sample(self, shape, n_steps):
         """Return all n_steps + 1 states (B, C, H, W), from noise to finished images."""
         self.eval()
-        x = torch.randn(shape, device=self.betas.device)
-        return list(self.states(x, n_steps))
+        return list(self.states(torch.randn(shape, device=self.betas.device), n_steps))
 
     def save(self, path):
         """Save the weights as a bare state_dict; makes the folder."""
@@ -272,6 +269,7 @@ def save_samples(model, metadata, seed, path, title):
 # The training ------------------------------------------------------------------------
 
 
+@process_group()
 def main(argv=None):
     started = time.monotonic()
     args, settings = parse(argv)
@@ -287,12 +285,12 @@ def run_training(args, settings, state, board, started):
 
     # The data and the model.
     set_seeds(args.seed)
-    device, loaders, metadata = start_training(args, settings, state)
+    device, loaders, metadata = start_together(start_training, args, settings, state)
     print(f"using device {device}", flush=True)
-    data, batch_loss = loaders[0].dataset, training_loss(settings)
+    data, loss = loaders[0].dataset, training_loss(settings)
     make = partial(build, num_classes=len(data.classes), name=name)
     if args.budget and not state:  # a resumed run has its settings
-        settings = with_budget(args, settings, started, make, loaders[0], batch_loss)
+        settings = lead(with_budget, args, settings, started, make, loaders[0], loss)
     model = make(settings).to(device, memory_format=torch.channels_last)
     metadata["settings"] = asdict(settings)
     metadata["class_proportions"] = data.class_proportions()
@@ -300,14 +298,14 @@ def run_training(args, settings, state, board, started):
     # The optimizer and the loop.
     total, steps = settings.epochs, settings.epochs * len(loaders[0])
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
-    trainer = Trainer(optimizer, scheduler, model, loaders, batch_loss, device, ema=ema)
+    trainer = make_trainer(optimizer, scheduler, model, loaders, loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
     guide_after = max(1, round(settings.guide_at * total))  # epochs
     for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):
         done = epoch.number + 1
         print(f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}", flush=True)
         board.scalars(epoch)
-        if epoch.restored:
+        if epoch.restored or not leads():
             continue
         if settings.guide_at and done == guide_after:
             save_guide(folder, trainer.eval_model, metadata)
@@ -317,6 +315,8 @@ def run_training(args, settings, state, board, started):
             save_samples(trainer.eval_model, metadata, args.seed, path, title)
             board.picture("samples", path, done)
 
+    if not leads():
+        return
     # Pictures of the best weights, with their guide, and of the losses.
     best, path = trainer.eval_model, folder / weights_name(name)
     metadata = load_best(best, partial(make, settings), path)

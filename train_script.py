@@ -48,6 +48,7 @@ import torch
 from utils.checkpoint import weights_name
 from utils.checkpoint.resume import training_session
 from utils.device import fork_rng, set_seeds
+from utils.distributed import lead, make_trainer, process_group, start_together
 from utils.experiment import start_training
 from utils.figures import caption, save_curves
 from utils.files import prepare_target
@@ -90,6 +91,7 @@ def show_epoch(board, photos, epoch, model):
         board.images("reconstructions", both, len(photos), epoch.number + 1)
 
 
+@process_group()
 def main(argv=None):
     args, settings = parse(argv)
     with training_session(args, settings) as run, open_board(args) as board:
@@ -103,7 +105,8 @@ def run_training(args, settings, state, board):
     # The model and the data.
     set_seeds(args.seed)
     model = build_model(name, **model_args(name, settings))
-    device, (training, validation), metadata = start_training(args, settings, state)
+    device, loaders, metadata = start_together(start_training, args, settings, state)
+    training, validation = loaders
     prepare_target(args.out / "models" / weights_name(f"prior_{name}"))
     init_model(model, settings.init_weights, training.dataset.channel_means())
     model.to(device)
@@ -129,16 +132,22 @@ def run_training(args, settings, state, board):
         ema=ema,
         resumed=state,
         on_epoch=partial(show_epoch, board, photos.to(device)),
+        make_trainer=make_trainer,
     )
+    lead(save_results, args, settings, metadata, training.dataset)
 
-    # What belongs to the best weights.
+
+def save_results(args, settings, metadata, training):
+    """Save the curves, and what belongs to the best weights; training: its photos."""
+    name, csv_path = args.model, args.out / "log" / f"{args.model}.csv"
+    objective = autoencoders()[name]
     title = caption(name, settings.optimizer, metadata)
     path = args.out / "vis" / f"loss_{name}.png"
     unit, asked = objective.unit, objective.asked
     if settings.beta != 1:  # the loss is another one
         unit, asked = f"squared error and KL by beta {settings.beta}", None
     save_curves(csv_path, path, title, unit, asked)
-    fit_best(args.out / "models", name, training.dataset)
+    fit_best(args.out / "models", name, training)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 # A file is written under a temporary name in its own folder, forced to disk, and
 # renamed. Where it is a symbolic link, the file that the link leads to is replaced.
+# Of the processes of torchrun only rank 0 writes; for the others nothing happens.
 
 import contextlib
 import csv
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.cli import UserError
+from utils.cli import UserError, leads
 
 MAX_BYTES = 2 * 10**9  # of a file that is read into memory
 
@@ -65,6 +66,8 @@ def prepare_target(path):
     """Make the folder of `path`, remove the rest of a killed run; return the path."""
     # Raises UserError if the file could not be saved later.
     path = Path(path)
+    if not leads():
+        return path
     prepare_folder(path.parent)
     if path.is_dir():
         raise UserError(f"{path} is a folder; move it away, the file goes there")
@@ -79,6 +82,8 @@ def prepare_folder(folder):
     # Raises UserError if they cannot. The file of the proof has no name on Linux, so
     # that a kill leaves nothing.
     folder = Path(folder)
+    if not leads():
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -131,6 +136,8 @@ def read_json(path):
 def replace_file(path, chunks):
     """Write a temporary file, force it to disk, then rename it to `path`."""
     # chunks: an iterable of bytes, written one after the other.
+    if not leads():
+        return
     path, part = os.path.realpath(path), temporary(path)
     try:
         with open(part, "xb") as file:
@@ -193,7 +200,7 @@ def csv_log(path, rows=()):
     # `epoch` counts from 0, and that of the file from 1 (docs/measures.md). rows: those
     # of a resumed run, at the start of the file. The columns are those of the first
     # row, and only then an older file is replaced. Without a path nothing is written.
-    if path is None:
+    if path is None or not leads():
         return lambda row: None
     path, start, columns = prepare_target(path), time.perf_counter(), None
 

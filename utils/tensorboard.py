@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from utils.cli import UserError
+from utils.cli import UserError, leads
 from utils.figures import grid, scale_for
 from utils.files import prepare_folder
 
@@ -64,7 +64,7 @@ def open_board(args):
     Raises:
         UserError: if TensorBoard is not installed, or its folder cannot be written.
     """
-    if args.tensorboard is None:
+    if args.tensorboard is None or not leads():
         yield Board()
         return
     try:

@@ -94,6 +94,7 @@ def train(
     ema=None,
     resumed=None,
     on_epoch=None,
+    make_trainer=None,
 ):
     """Train, print a line per epoch, save the best weights and optionally a CSV log.
 
@@ -103,13 +104,13 @@ def train(
     after every batch. `metadata` join those of the checkpoint. `ema`: an AveragedModel,
     which is validated and saved in the model's place. `resumed`: the State of an
     interrupted run (utils.checkpoint.resume), whose epochs are printed again.
-    `on_epoch`: function of (Epoch, model that is validated), called after each line.
+    `on_epoch(Epoch, model)`: called after each line. `make_trainer`: utils.distributed.
 
     Raises:
         UserError: on a loss or weight that is not finite, or a save that fails.
     """
     # The labels are not used: the images are the targets.
-    trainer = Trainer(
+    trainer = (make_trainer or Trainer)(
         optimizer,
         scheduler,
         model,
@@ -158,6 +159,7 @@ class Trainer:
         self.batch_loss, self.device, self.reduction = batch_loss, device, reduction
         self.eval_model = ema.module if ema else model
         self.report_metrics, self.ema = report_metrics, ema
+        self.passes = every_batch, every_batch  # for losses, for metrics
         if ema:
             optimizer.register_step_post_hook(lambda *_: ema.update_parameters(model))
 
@@ -219,12 +221,12 @@ class Trainer:
         self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.model.train()
         self.train_results = []  # [(loss, number of photos), ...]
-        batches = bar(self.loaders[0], f"epoch {number}")
+        batches = bar(self.batches(), f"epoch {number}")
         for step, (images, labels) in enumerate(batches):
             images = images.to(self.device)
             # Gradients would add up over steps.
             self.optimizer.zero_grad()
-            loss = self.batch_loss(self.model, images, labels)
+            loss, count = self.loss(images, labels)
             lr = float(self.optimizer.param_groups[0]["lr"])
             where = f"in epoch {number}, step {step}, lr {lr:g}"
             value = finite(loss, f"training loss {where}")
@@ -232,22 +234,28 @@ class Trainer:
             self.optimizer.step()
             if isinstance(self.scheduler, LRScheduler):
                 self.scheduler.step()
-            self.train_results.append((value, len(images)))
+            self.train_results.append((value, count))
             batches.set_postfix_str(f"loss {value:.4g}", refresh=False)
             self.estimate.add()
         return per_batch(self.train_results)
 
+    def batches(self):
+        """Return the batches of an epoch, or this process's part of each."""
+        return self.loaders[0]
+
+    def loss(self, images, labels):
+        """Return the loss of a batch, and its number of photos."""
+        return self.batch_loss(self.model, images, labels), len(images)
+
     def check(self):
         """Validate -> mean of the batch losses, of the same noise at every call."""
-        where = when({"epoch": self.number, "lr": self.lr})
-        self.valid_results = validate(
-            self.eval_model, self.loaders[1], self.batch_loss, self.device, where
-        )
-        self.metrics = {}
+        model, loader, device = self.eval_model, self.loaders[1], self.device
+        where, passes = when({"epoch": self.number, "lr": self.lr}), self.passes
+        losses = validate(model, loader, self.batch_loss, device, where, passes[0])
+        self.valid_results, self.metrics = losses, {}
         if self.report_metrics:
-            batches = self.loaders[1]
-            self.metrics = validation_metrics(self.eval_model, batches, self.device)
-        return per_batch(self.valid_results)
+            self.metrics = validation_metrics(model, loader, device, passes[1])
+        return per_batch(losses)
 
     def row(self, epoch):
         """Return the epoch's row of the CSV log; a row without a check is shorter."""
@@ -266,46 +274,41 @@ class Trainer:
 
 
 @torch.no_grad()
-def validate(model, loader, batch_loss, device, where="", seed=0):
-    """Evaluate every batch -> [(loss, number of photos), ...]."""
-    # Random numbers come from `seed`, the same at every call, and those of training
-    # continue as if this had not been called. `where` is part of the message about a
-    # loss that is not finite.
+def every_batch(function, model, loader, device, seed):
+    """Return function(images, labels) of every batch, in evaluation mode."""
+    # Random numbers are the same at every call, and those of training continue after
+    # it as if it had not been made.
     model.eval()
-    results = []
     with fork_rng(seed):
-        for images, labels in loader:
-            loss = batch_loss(model, images.to(device), labels)
-            value = finite(loss, f"validation loss{where}")
-            results.append((value, len(images)))
-    return results
+        return [function(images.to(device), labels) for images, labels in loader]
 
 
-@torch.no_grad()
-def validation_metrics(model, loader, device, seed=0):
+def validate(model, loader, batch_loss, device, where="", over=every_batch, seed=0):
+    """Evaluate every batch -> [(loss, number of photos), ...]."""
+
+    def result(images, labels):  # `where` is part of a message
+        loss = batch_loss(model, images, labels)
+        return finite(loss, f"validation loss{where}"), len(images)
+
+    return over(result, model, loader, device, seed)
+
+
+def validation_metrics(model, loader, device, over=every_batch, seed=0):
     """Return what the model reports of all photos: `valid_` + name -> number."""
-    # `model.validation_details(images, labels)` returns names -> (B, ...), and
-    # `model.summarize_details` of those of all photos names -> numbers. Empty for a
-    # model without them.
+    # `model.validation_details(images, labels)` returns names -> (B, ...), of which
+    # `model.summarize_details` makes names -> numbers. Empty for a model without them.
     if not hasattr(model, "validation_details"):
         return {}
-    model.eval()
-    with fork_rng(seed):
-        batches = [
-            model.validation_details(images.to(device), labels)
-            for images, labels in loader
-        ]
+    batches = over(model.validation_details, model, loader, device, seed)
     details = {name: torch.cat([b[name] for b in batches]) for name in batches[0]}
-    summary = model.summarize_details(details)
-    return {f"valid_{name}": value for name, value in summary.items()}
+    return {f"valid_{k}": v for k, v in model.summarize_details(details).items()}
 
 
 # Losses ------------------------------------------------------------------------
 
 
 def finite(loss, name):
-    """Return the loss as a float, or stop the run."""
-    # Raises UserError if it is nan or infinite.
+    """Return the loss as a float, or raise a UserError if it is not finite."""
     value = loss.item()
     if not math.isfinite(value):
         raise UserError(

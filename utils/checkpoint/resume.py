@@ -25,8 +25,9 @@ from utils.checkpoint.loading import (
 )
 from utils.checkpoint.names import last_name, weights_name
 from utils.checkpoint.saving import result_words, write
-from utils.cli import UserError, memory_for
+from utils.cli import UserError, leads, memory_for
 from utils.cli.arguments import flag_of
+from utils.cli.ranks import launcher
 from utils.device import random_state, set_random_state
 from utils.files import (
     prepare_folder,
@@ -61,6 +62,9 @@ def locked(path):
     Raises:
         UserError: if another process holds the lock.
     """
+    if not leads():  # rank 0 of this training holds it
+        yield
+        return
     prepare_folder(path.parent)
     lock = FileLock(f"{os.path.realpath(path)}.lock", timeout=0)
     try:
@@ -96,9 +100,9 @@ def training_session(args, settings):
                 yield settings, state
         except SystemExit:  # a signal
             # Without a state of its own there is nothing to resume.
-            if state or modified(last) != before:
+            if leads() and (state or modified(last) != before):
                 words = [word for word in sys.argv if word != "--resume"]
-                command = shlex.join(["python", *words, "--resume"])
+                command = shlex.join([*launcher(), *words, "--resume"])
                 print(f"resume with: {command}", file=sys.stderr, flush=True)
             raise
 

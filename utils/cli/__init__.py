@@ -8,5 +8,7 @@ from utils.cli.process import (
     memory_for,
     run,
 )
+from utils.cli.ranks import first_on_host, leads
 
 __all__ = ["PROJECT", "UsageError", "UserError", "guard", "memory_for", "run"]
+__all__ += ["first_on_host", "leads"]

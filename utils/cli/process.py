@@ -10,8 +10,10 @@ import sys
 import time
 import traceback
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
+
+from utils.cli.ranks import complaint, first_on_host, leads, rank, world_size
 
 PROJECT = Path(__file__).resolve().parents[2]
 MAX_MESSAGE = 390  # characters, so that an error stays one readable line
@@ -41,7 +43,9 @@ def program():
 
 def leave(signum, _frame):
     """Exit with 128 + signal number; a second signal has its default action."""
-    signal.signal(signum, signal.SIG_DFL)
+    # torchrun passes a Ctrl-C on that the process had, and ends what does not end.
+    again = signal.SIG_IGN if world_size() > 1 else signal.SIG_DFL
+    signal.signal(signum, again)
     sys.exit(128 + signum)
 
 
@@ -64,6 +68,9 @@ def begin():
     handler.setFormatter(OneLine())
     logging.basicConfig(handlers=[handler])
     logging.getLogger("utils").setLevel(logging.INFO)
+    if not leads():
+        close_stdout()
+        logging.disable(logging.WARNING)
     if not sys.warnoptions:  # warnings of other libraries address developers
         warnings.simplefilter("ignore")
 
@@ -76,7 +83,11 @@ def guard(parse):
     parse: parses and checks sys.argv; raises UsageError or exits with 2.
     """
     begin()
-    with exit_codes():
+    # All processes of a host were given the same command.
+    quiet = nullcontext() if first_on_host() else redirect_stderr(None)
+    with quiet, exit_codes():
+        if wrong := complaint():
+            raise UsageError(wrong)
         parse()
     # OpenMP's waiting threads spin, which is fastest where no other program runs, and
     # otherwise takes the core from the thread that they wait for. It is decided before
@@ -158,7 +169,10 @@ def report(error):
     """Print the error as one line on stderr; with --debug after its traceback."""
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    print(f"{program()}: error: {one_line(describe(error))}", file=sys.stderr)
+    # Only what happened to one process is said by another than rank 0.
+    where = "" if leads() else f"rank {rank()}: "
+    text = one_line(where + describe(error))
+    print(f"{program()}: error: {text}", file=sys.stderr)
 
 
 def describe(error):

@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from utils.cli.ranks import leads
+
 FIRST, EVERY = 10.0, 60.0  # seconds before the first estimate, and between estimates
 LONG = 30.0  # seconds; shorter work needs no estimate
 DAY = 86_400  # seconds
@@ -40,8 +42,8 @@ def time_of_day(seconds):
 
 
 def bar(iterable, name):
-    """Iterate with a bar, which is shown on a terminal only."""
-    return tqdm(iterable, desc=name, leave=False, disable=None)
+    """Iterate with a bar, which is shown on a terminal only, by one process."""
+    return tqdm(iterable, desc=name, leave=False, disable=None if leads() else True)
 
 
 def progress(iterable, name):
