@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from diffusion import training_loss
 from tests.helpers.diffusion import randomize_zeros, small
+from tests.helpers.loaders import loader, numbers
 from utils.config import PRESETS
-from utils.data.dataset import FlowerImages
 from utils.device import random_state
 from utils.distributed import trainer as distributed
 from utils.train import every_batch
@@ -17,26 +16,6 @@ LOSSES = {  # which draw random numbers
     "VAE": lambda model, images, _: VAE_loss_function(model(images), images),
     "diffusion": training_loss(PRESETS["diffusion"][0]),
 }
-
-
-def loader(count, batch_size, shuffle=True):
-    """Return a loader of `count` images, whose first values tell which they are."""
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(256, (count, 3, 8, 8), generator=generator).byte()
-    images[:, 0, 0, 0] = torch.arange(count)
-    data = FlowerImages(images, torch.arange(count) % 3, {"classes": [*"abc"]})
-    return DataLoader(
-        data,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        collate_fn=lambda batch: batch,
-        generator=torch.Generator().manual_seed(1),
-    )
-
-
-def numbers(images):
-    """Return which images of `loader` these are."""
-    return (images[:, 0, 0, 0] * 255).round().int().tolist()
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])

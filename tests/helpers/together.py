@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -47,18 +47,21 @@ def environments(count, hosts=1):
     ]
 
 
-def results_of(count, function, folder):
-    """Call function() in `count` processes -> what it returned, by rank."""
+def results_of(count, function, folder, joined=True, hosts=1):
+    """Call function() in `count` processes -> what it returned, by rank.
+
+    joined: in a process group; otherwise the function makes its own.
+    """
     paths = [folder / f"result_{rank}" for rank in range(count)]
-    with environments(count) as found:
+    with environments(count, hosts) as found:
         pairs = zip(found, paths, strict=True)
-        pids = [call_in_child(function, *pair) for pair in pairs]
+        pids = [call_in_child(function, *pair, joined) for pair in pairs]
         codes = [forks.wait(pid) for pid in pids]
     assert codes == [0] * count, [path.read_text() for path in paths]
     return [torch.load(path, weights_only=True) for path in paths]
 
 
-def call_in_child(function, environment, path):
+def call_in_child(function, environment, path, joined):
     """Fork a child that saves what function() returns -> its process number."""
     pid = os.fork()
     if pid:
@@ -67,7 +70,7 @@ def call_in_child(function, environment, path):
     try:
         os.environ.update(environment)
         torch.set_num_threads(1)
-        with process_group():
+        with process_group() if joined else nullcontext():
             torch.save(function(), path)
         code = 0
     except BaseException:

@@ -5,6 +5,7 @@
 # but for the random numbers that a loss draws.
 
 from datetime import timedelta
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,7 +49,6 @@ class DistributedTrainer(Trainer):
         self.local_loss = DistributedDataParallel(
             LossModule(self.model, self.batch_loss),
             process_group=self.group,
-            broadcast_buffers=False,  # they are constants
         )
 
     def train_epoch(self, number):
@@ -83,15 +83,17 @@ class LossModule(nn.Module):
     """A model and its loss as one module, whose output is the loss."""
 
     # A loss may call other methods of the model than `forward`, which alone would let
-    # DistributedDataParallel prepare the backward pass.
+    # DistributedDataParallel prepare the backward pass. Buffers are constants: they are
+    # no part of this module, so that no step sends them.
 
     def __init__(self, model, batch_loss):
         super().__init__()
-        self.model, self.batch_loss = model, batch_loss
+        self.weights = nn.ParameterList(model.parameters())
+        self.batch_loss = partial(batch_loss, model)
 
     def forward(self, images, labels):
         """Return the loss of images (B, C, H, W) and labels (B,), a scalar."""
-        return self.batch_loss(self.model, images, labels)
+        return self.batch_loss(images, labels)
 
 
 class WholeLoss(torch.autograd.Function):
