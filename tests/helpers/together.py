@@ -79,27 +79,29 @@ def call_in_child(function, environment, path, joined):
         os._exit(code)
 
 
-def start_all(count, script, *args, folder, before=None, hosts=1):
-    """Start a command in each of `count` children -> their process numbers."""
-    with environments(count, hosts) as found:
-        for environment in found:
-
-            def prepare(environment=environment):
-                os.environ.update(environment)
-                if before:
-                    before()
-
-            own = folder / environment["RANK"]
-            own.mkdir(parents=True, exist_ok=True)
-            yield forks.start(script, *args, folder=own, before=prepare)
-
-
-def run_all(count, script, *args, folder, **options):
+def run_all(count, script, *args, folder, before=None, hosts=1):
     """Run a command in `count` children -> how each one Ended, by rank."""
-    pids = list(start_all(count, script, *args, folder=folder, **options))
-    codes = [forks.wait(pid) for pid in pids]
+    with environments(count, hosts) as found:
+        pids = [
+            start_as(environment, script, *args, folder=folder, before=before)
+            for environment in found
+        ]
+        codes = [forks.wait(pid) for pid in pids]
     said = [
         [(folder / str(rank) / name).read_text() for name in ("out.txt", "err.txt")]
         for rank in range(count)
     ]
     return [Ended(code, *texts) for code, texts in zip(codes, said, strict=True)]
+
+
+def start_as(environment, script, *args, folder, before):
+    """Start a command in a child with these variables -> its process number."""
+
+    def prepare():
+        os.environ.update(environment)
+        if before:
+            before()
+
+    own = folder / environment["RANK"]
+    own.mkdir(parents=True, exist_ok=True)
+    return forks.start(script, *args, folder=own, before=prepare)

@@ -94,6 +94,9 @@ def guard(parse):
     # torch loads; the bits of a result do not depend on it.
     if "OMP_WAIT_POLICY" not in os.environ and busy_cores() > BUSY:
         os.environ["OMP_WAIT_POLICY"] = "passive"
+    # torch would print its own trace where another process has ended.
+    if world_size() > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import numpy  # noqa: F401  (imported from within torch it would ignore a Ctrl-C)
 
 
