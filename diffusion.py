@@ -19,7 +19,7 @@ from utils.cli.arguments import command_line
 from utils.config import ELSEWHERE, TRAINED_MODELS, DiffusionSettings, settings_for
 
 FLAGS = "--model --preset --resume --budget --species --seed --split-seed --data"
-FLAGS += " --strict-data --device --tensorboard --out"
+FLAGS += " --strict-data --cache --device --tensorboard --out"
 
 
 def parse(argv=None):

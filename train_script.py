@@ -12,7 +12,7 @@ from utils.cli.arguments import command_line, refuse_given
 from utils.config import AUTOENCODERS, ELSEWHERE, AutoencoderSettings, settings_for
 
 FLAGS = "--model --resume --seed --split-seed --data --strict-data --device --out"
-FLAGS += " --tensorboard"
+FLAGS += " --cache --tensorboard"
 SHOWN = 8  # validation photos that TensorBoard shows with their reconstructions
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ from utils.distributed import lead, make_trainer, process_group, start_together
 from utils.experiment import start_training
 from utils.figures import caption, save_curves
 from utils.files import prepare_target
-from utils.latents import MAX_DIM, encode, reconstruct, save_priors
+from utils.latents import MAX_CODES, MAX_DIM, encode, reconstruct, save_priors
 from utils.optim.factory import prepare_training
 from utils.registry import autoencoders, build_model, load_model, model_args
 from utils.tensorboard import open_board
@@ -78,7 +78,8 @@ def fit_best(folder, name, training):
         log.warning("no priors are fitted to codes of more than %d numbers", MAX_DIM)
         path.unlink(missing_ok=True)  # it belongs to other weights
         return
-    save_priors(path, model, metadata, encode(model, training.all_images()))
+    codes = encode(model, training.at_most(MAX_CODES))
+    save_priors(path, model, metadata, codes)
 
 
 @torch.no_grad()

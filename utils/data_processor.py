@@ -28,6 +28,7 @@ def create_flower_dataloaders(
     hflip=False,
     translate=0,
     species=None,  # names, or all
+    cache=None,  # folder, or the user's for photos larger than memory
 ):
     """Return (training, validation) loaders of (images, labels) batches.
 
@@ -36,7 +37,8 @@ def create_flower_dataloaders(
     keeps near-duplicates on one side; `seed` shuffles the training batches, `hflip`
     flips half of their images and `translate` shifts them by up to so many pixels.
     `species` are the names of the class folders to use, by default all. Every photo is
-    decoded once, into memory; `num_worker` is accepted and has no effect.
+    decoded once, into memory, or into a file of the folder `cache` that later calls use
+    again (docs/scale.md); `num_worker` is accepted and has no effect.
 
     Raises:
         UsageError: if `root` is no folder, or lacks one of the `species`.
@@ -46,7 +48,7 @@ def create_flower_dataloaders(
     root, size = Path(root), (IMG_WIDTH, IMG_HEIGHT)
     classes, samples = find_samples(root, synthetic_if_empty)
     if samples:
-        sides = load_photos(root, classes, samples, size, split_seed, strict)
+        sides = load_photos(root, classes, samples, size, split_seed, strict, cache)
     else:
         sides = synthetic_flowers(size, split_seed)
     if species:

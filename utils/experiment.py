@@ -26,7 +26,7 @@ from utils.diffusion.sampling import (
     sample_batches,
 )
 from utils.files import prepare_folder, prepare_target
-from utils.latents import encode, fit_priors, load_prior, save_priors
+from utils.latents import MAX_CODES, encode, fit_priors, load_prior, save_priors
 from utils.optim.factory import prepare_training
 
 PROBE_STEPS = 12  # of which the first third is a warm-up
@@ -62,6 +62,7 @@ def start_training(args, settings, state=None):
         hflip=settings.hflip,
         translate=settings.translate,
         species=getattr(args, "species", None),
+        cache=args.cache,
     )
     # Folders and earlier weights.
     for folder in ("models", "log", "vis"):
@@ -193,7 +194,7 @@ def fit_missing_priors(model, metadata, weights, path):
         )
     log.info("%s is missing, or of other weights: priors are fitted", path)
     with fork_rng(0):
-        codes = encode(model, training.all_images())
+        codes = encode(model, training.at_most(MAX_CODES))
         if path.exists() and weights.name != weights_name(model.name):
             return fit_priors(model.name, codes)
         return save_priors(prepare_target(path), model, metadata, codes)
@@ -245,7 +246,7 @@ def epochs_within(seconds, per_epoch):
 def seconds_per_epoch(args, settings, build, loader, batch_loss):
     """Return the time of an epoch; the global random state is unchanged."""
     # A model is trained for a few steps on the loader's first batch.
-    batch = [part[: settings.batch_size] for part in loader.dataset[:]]
+    batch = loader.dataset[: settings.batch_size]
     with fork_rng(0):
         model = build(settings).train()
         model.to(prepare_device(args.device), memory_format=torch.channels_last)

@@ -21,6 +21,7 @@ MAX_COMPONENTS = 8  # Gaussians of the mixture
 CODES_PER_COMPONENT = 64  # below which the mixture has fewer components
 SHRINKAGE = 0.05  # weight of the isotropic covariance in each covariance
 EM_STEPS = 50
+MAX_CODES = 2**14  # to which priors are fitted
 MAX_DIM = 256  # of codes; the covariance of longer ones is not stored
 
 # Encoding and interpolation --------------------------------------------------------
@@ -30,7 +31,7 @@ MAX_DIM = 256  # of codes; the covariance of longer ones is not stored
 def encode(model, images, draw=True, batch_size=256):
     """Return the codes of images: (N, 3, H, W) in [0, 1] -> (N, D).
 
-    Of a Gaussian encoder a draw, or its mean.
+    images: a tensor, or FlowerImages. Of a Gaussian encoder a draw, or its mean.
     """
     parts = []
     for batch in images.split(batch_size):

@@ -142,6 +142,12 @@ FLAGS = {
         "action": "store_true",
         "help": "stop at a photo that cannot be read",
     },
+    "--cache": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "keep decoded photos in a file of this folder, for the next command "
+        "(default: in memory; above 512 MB in ~/.cache/nn-lab)",
+    },
     "--weights": {
         "type": Path,
         "help": "file of trained weights (default: the one in models/)",

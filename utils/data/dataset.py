@@ -1,4 +1,4 @@
-"""Photos -> one seeded split without shared pictures -> uint8 tensors in memory."""
+"""Photos -> one seeded split without shared pictures -> uint8 tensors, or a cache."""
 
 import hashlib
 import logging
@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import RandomCrop
 from utils.cli import UsageError, UserError
 from utils.cli.arguments import did_you_mean
 from utils.config import SPECIES
+from utils.data.cache import IN_MEMORY, Source, cached_photos, subset
 from utils.data.duplicates import keep_together, near_duplicates
 from utils.data.photos import decode_all, find_photos
 from utils.data.synthetic import draw_flowers
@@ -23,10 +24,11 @@ log = logging.getLogger(__name__)
 class FlowerImages(Dataset):
     """One side of the split, decoded: `images` uint8 (N, 3, H, W), `labels` int64 (N,).
 
-    `metadata` describe the data for checkpoints: class names, source ("photos" or
-    "drawn flowers"), number of images, the split's seed and its hash. With `hflip` each
-    image of a batch is flipped at random; with `translate` the whole batch is shifted
-    by at most so many pixels.
+    `images` are a tensor, or a PhotoMap of a set that is larger than memory. `metadata`
+    describe the data for checkpoints: class names, source ("photos" or "drawn
+    flowers"), number of images, the split's seed and its hash. With `hflip` each image
+    of a batch is flipped at random; with `translate` the whole batch is shifted by at
+    most so many pixels.
     """
 
     def __init__(self, images, labels, metadata, hflip=False, translate=0):
@@ -51,13 +53,29 @@ class FlowerImages(Dataset):
 
     def all_images(self):
         """Return every image, not augmented: float32 (N, 3, H, W) in [0, 1]."""
-        return self.images.float() / 255
+        return self[:][0]
+
+    def split(self, size):
+        """Yield all images in batches, not augmented: float32 (B, 3, H, W)."""
+        yield from (images.float() / 255 for images in self.images.split(size))
+
+    def at_most(self, count):
+        """Return this side, or `count` evenly spaced images where it has more."""
+        if len(self) <= count:
+            return self
+        rows = torch.arange(count) * len(self) // count
+        return FlowerImages(subset(self.images, rows), self.labels[rows], self.metadata)
+
+    def fitting_memory(self):
+        """Return this side, or evenly spaced images of it that fit into memory."""
+        return self.at_most(max(1, IN_MEMORY // self.images.shape[1:].numel()))
 
     def channel_means(self):
         """Return the mean of each colour over all images: (3,), in [0, 1]."""
         # Sums of integers are exact; 64 images at a time bound the memory.
         sums = sum(part.sum(dim=(0, 2, 3)) for part in self.images.split(64))
-        return (sums.double() / (255 * self.images[:, 0].numel())).float()
+        pixels = len(self) * self.images.shape[2:].numel()
+        return (sums.double() / (255 * pixels)).float()
 
     def class_proportions(self):
         """Return the proportion of each class among the images, as floats."""
@@ -144,21 +162,27 @@ def find_samples(root, synthetic_if_empty):
     return classes, samples
 
 
-def load_photos(root, classes, samples, size, split_seed, strict):
+def load_photos(root, classes, samples, size, split_seed, strict, cache=None):
     """Return [training, validation] images of the photos that can be read."""
-    # The readable photos, and their positions among all of them.
-    images, kept = decode_all([path for path, _ in samples], *size, strict=strict)
+    # The readable photos, their positions among all of them, and near-duplicates.
+    paths = [path for path, _ in samples]
+    names = [path.relative_to(root).as_posix() for path in paths]
+    if cache or 3 * size[0] * size[1] * len(paths) > IN_MEMORY:
+        source = Source(root, paths, names, size)
+        images, kept, groups = cached_photos(source, strict, cache)
+    else:
+        images, kept = decode_all(paths, *size, strict=strict)
+        groups = near_duplicates(images)
     labels = torch.tensor([label for _, label in samples])[kept]
     # The split is made with all names, before the unreadable photos are removed from
     # it: they do not change the split of the others.
-    names = [path.relative_to(root).as_posix() for path, _ in samples]
-    duplicates = [set(kept[list(group)].tolist()) for group in near_duplicates(images)]
+    duplicates = [set(kept[list(group)].tolist()) for group in groups]
     sides = split_samples(samples, classes, split_seed, duplicates)
     validation = [names[i] for i in sides[1]]  # hashed, to recognize the split
     metadata = describe_data("photos", classes, len(kept), split_seed, validation)
     row_of = {index: row for row, index in enumerate(kept.tolist())}
     rows = [[row_of[i] for i in side if i in row_of] for side in sides]
-    return [FlowerImages(images[side], labels[side], metadata) for side in rows]
+    return [FlowerImages(subset(images, r), labels[r], metadata) for r in rows]
 
 
 def synthetic_flowers(size, split_seed):
@@ -196,7 +220,7 @@ def select_species(sides, species):
         "count": sum(int(rows.sum()) for rows in kept),
     }
     return [
-        FlowerImages(side.images[rows], new_label[side.labels[rows]], metadata)
+        FlowerImages(subset(side.images, rows), new_label[side.labels[rows]], metadata)
         for side, rows in zip(sides, kept, strict=True)
     ]
 

@@ -139,6 +139,18 @@ def to_rgb(image):
 def decode_all(paths, width, height, strict=False):
     """Return (images uint8 (N, 3, height, width), indices (N,) of readable paths)."""
     # Raises UserError if more than a tenth, or with `strict` any, cannot be read.
+    results = decode_each(paths, width, height)
+    # Report the unreadable photos, return the others.
+    bad = [(p, why) for p, (_, why) in zip(paths, results, strict=True) if why]
+    if bad:
+        leave_out(bad, len(paths), strict)
+    images = [image for image, _ in results if image is not None]
+    indices = [i for i, (image, _) in enumerate(results) if image is not None]
+    return torch.stack(images), torch.tensor(indices)
+
+
+def decode_each(paths, width, height):
+    """Decode in parallel -> [(image, None) or (None, reason), ...]."""
 
     def attempt(path):
         try:
@@ -150,14 +162,7 @@ def decode_all(paths, width, height, strict=False):
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = list(pool.map(attempt, paths))
-    # Report the unreadable photos, return the others.
-    bad = [(p, why) for p, (_, why) in zip(paths, results, strict=True) if why]
-    if bad:
-        leave_out(bad, len(paths), strict)
-    images = [image for image, _ in results if image is not None]
-    indices = [i for i, (image, _) in enumerate(results) if image is not None]
-    return torch.stack(images), torch.tensor(indices)
+        return list(pool.map(attempt, paths))
 
 
 def reason(error):
