@@ -7,7 +7,7 @@ from utils.cli import guard, run
 from utils.cli.arguments import command_line
 from utils.config import AUTOENCODERS
 
-FLAGS = "--model --data --weights --seed --device --out"
+FLAGS = "--model --data --cache --weights --seed --device --out"
 SHOWN = 16  # photos on a picture
 
 
@@ -47,6 +47,7 @@ def main(argv=None):
         (model.args["img_width"], model.args["img_height"]),
         seed=args.seed,
         split_seed=metadata.get("data", {}).get("split_seed", 0),
+        cache=args.cache,
     )
     warn_of_other_data(metadata, loaders[0].dataset.metadata)
 

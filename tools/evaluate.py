@@ -212,7 +212,7 @@ def open_photos(args, metadata):
     loaders = open_flowers(args.data, 1, (width, height), **options)
     for path in metadata:
         warn_of_other_data(metadata[path], loaders[0].dataset.metadata)
-    return [loader.dataset for loader in loaders]
+    return [loader.dataset.fitting_memory() for loader in loaders]
 
 
 # What is reported -------------------------------------------------------------------

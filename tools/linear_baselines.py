@@ -31,7 +31,7 @@ def main(argv=None):
     # The photos, (N, 3, S, S) in [0, 1], with the split of the autoencoders.
     size = args.image_size, args.image_size
     training, validation = (
-        loader.dataset.all_images()
+        loader.dataset.fitting_memory().all_images()
         for loader in open_flowers(args.data, 1, size, split_seed=args.split_seed)
     )
     # PCA: the best linear autoencoder, by mean squared error over all values.

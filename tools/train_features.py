@@ -13,7 +13,7 @@ from utils.cli import PROJECT, UserError, guard, memory_for, run
 from utils.cli.arguments import command_line
 from utils.config import EXTRACTORS, Settings, fields_named
 
-FLAGS = "--model --seed --data --strict-data --device --out"
+FLAGS = "--model --seed --data --strict-data --cache --device --out"
 DEFAULTS = {
     "epochs": 18,
     "batch_size": 128,
@@ -107,6 +107,7 @@ def main(argv=None):
         (IMAGE_SIZE, IMAGE_SIZE),
         seed=args.seed,
         strict=args.strict_data,
+        cache=args.cache,
         hflip=True,
         translate=TRANSLATE[args.model],
     )

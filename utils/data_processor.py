@@ -55,6 +55,11 @@ def create_flower_dataloaders(
         sides = select_species(sides, species)
     # Only training photos are augmented.
     sides[0].hflip, sides[0].translate = hflip, translate
+    return loaders_of(sides, batch_size, seed)
+
+
+def loaders_of(sides, batch_size, seed):
+    """Return (training, validation) loaders of two FlowerImages."""
     # Each loader has its own generator: the global random state stays unchanged.
     return tuple(
         DataLoader(

@@ -88,12 +88,13 @@ def open_datasets(metadata, data=None, size=None, strict=False):
     """Return (training, validation) FlowerImages, split as for weights of `metadata`.
 
     data: folder of class folders, by default ./flowers; size: (width, height), by
-    default what the weights were trained on. Warns of other data than theirs.
+    default what the weights were trained on. Of sets that are larger than memory an
+    evenly spaced part. Warns of other data than theirs.
     """
     size = size or (image_size(metadata), image_size(metadata))
     split_seed = metadata.get("data", {}).get("split_seed", 0)
     loaders = open_flowers(data, 1, size, split_seed=split_seed, strict=strict)
-    training, validation = (loader.dataset for loader in loaders)
+    training, validation = (loader.dataset.fitting_memory() for loader in loaders)
     warn_of_other_data(metadata, training.metadata)
     return training, validation
 

@@ -53,13 +53,13 @@ def save_in_place(path, chunks):
         os.fsync(file.fileno())
 
 
-def in_child(work):
+def in_child(work, seconds=60):
     """Fork; the child does the work, its exit code says whether it could -> pid."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            signal.alarm(60)
+            signal.alarm(seconds)
             torch.set_num_threads(1)  # the parent's other threads are not in the child
             work()
             code = 0

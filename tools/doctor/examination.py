@@ -124,7 +124,7 @@ class Examination:
 def validation_images(folder):
     """Return validation photos (N, 3, 24, 24) in [0, 1]; raises UserError."""
     _, validation = create_flower_dataloaders(16, folder, 24, 24)
-    return validation.dataset.all_images()
+    return validation.dataset.fitting_memory().all_images()
 
 
 def examine(path, photos=None, limits=DEFAULT_LIMITS, names=None):

@@ -103,7 +103,7 @@ class FigureContext:
         # The folder may number its species otherwise than the weights.
         names = [data.classes[i] for i in data.labels[rows].tolist()]
         labels = torch.tensor([self.classes.index(name) for name in names])
-        return data.all_images()[rows], labels
+        return data[rows][0], labels
 
     def path(self, figure, ending="png"):
         """Return the path of a figure."""

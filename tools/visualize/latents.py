@@ -80,7 +80,7 @@ def visualize(args, model, metadata):
     bars = dimension_bars(model, photos, codes)
     ends = torch.randperm(len(validation))[: 2 * (args.count or 3)]
     ends = ends[: len(ends) // 2 * 2]  # pairs
-    steps = interpolate(model, validation.all_images()[ends])
+    steps = interpolate(model, validation[ends][0])
     save_stack(
         [
             caption(args.model, "latent space", metadata),

@@ -68,7 +68,13 @@ class FlowerImages(Dataset):
 
     def fitting_memory(self):
         """Return this side, or evenly spaced images of it that fit into memory."""
-        return self.at_most(max(1, IN_MEMORY // self.images.shape[1:].numel()))
+        if isinstance(self.images, torch.Tensor):
+            return self
+        chosen = self.at_most(max(1, IN_MEMORY // self.images.shape[1:].numel()))
+        if chosen is not self:
+            text = "%d of %d photos are used, evenly spaced, which fit into memory"
+            log.info(text, len(chosen), len(self))
+        return chosen
 
     def channel_means(self):
         """Return the mean of each colour over all images: (3,), in [0, 1]."""

@@ -35,23 +35,20 @@ def is_wanted(name):
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def files_below(folder):
-    """Yield the paths of files at any depth; folder links are not followed."""
-    # `ImageFolder` follows links, and does not end in a loop of them.
+def files_below(folder, extensions):
+    """Yield the paths of files at any depth whose names end as one of these formats."""
+    # Folder links are not followed. `ImageFolder` follows them, and does not end in a
+    # loop of them.
     for place, folders, files in os.walk(folder):
         folders[:] = filter(is_wanted, folders)
-        yield from (Path(place, name) for name in filter(is_wanted, files))
+        for name in filter(is_wanted, files):
+            if name.lower().endswith(extensions):
+                yield Path(place, name)
 
 
 def photos_below(folder):
     """Return the sorted paths of photos at any depth."""
-    photos = [p for p in files_below(folder) if is_photo(p, PHOTO_EXTENSIONS)]
-    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def is_photo(path, extensions):
-    """Return whether a file's name ends as one of these formats."""
-    return path.name.lower().endswith(extensions)
+    return sorted(files_below(folder, PHOTO_EXTENSIONS), key=Path.as_posix)
 
 
 def find_photos(root):
@@ -91,9 +88,7 @@ def warn_of_layout(root, classes, found):
                 root,
                 root / classes[0],
             )
-    unread = Counter(
-        p.suffix.lower() for p in files_below(root) if is_photo(p, UNREAD_EXTENSIONS)
-    )
+    unread = Counter(p.suffix.lower() for p in files_below(root, UNREAD_EXTENSIONS))
     if unread:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
         log.warning("%s holds photos in formats that are not read: %s", root, kinds)
