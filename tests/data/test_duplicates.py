@@ -1,10 +1,13 @@
 """Near-duplicates among photos are found, and never on both sides of the split."""
 
+import random
+
 import pytest
 import torch
 from PIL import Image
 
 from tests.helpers.project import write_photos
+from utils.data import duplicates
 from utils.data.duplicates import keep_together, near_duplicates
 from utils.data.synthetic import draw_flowers
 from utils.data_processor import create_flower_dataloaders
@@ -51,6 +54,86 @@ def test_groups_are_connected_by_pairs():
 def test_images_of_one_colour_are_compared_by_their_colour():
     colours = torch.tensor([10, 90, 10]).view(3, 1, 1, 1).expand(3, 3, 8, 8).byte()
     assert near_duplicates(colours) == [{0, 2}]
+
+
+def brute_force_pairs(images):
+    """Return the pairs of near-duplicates by their definition, in double precision."""
+    small = duplicates.thumbnails(images).double()
+    colour = small.mean(dim=(2, 3), keepdim=True)
+    variation = (small - colour).square().sum(dim=(1, 2, 3))
+    sides = small.flatten(1), small.flip(3).flatten(1)
+    squared = torch.minimum(*(torch.cdist(sides[0], side) for side in sides)).square()
+    limit = 0.12**2 * torch.minimum(variation[:, None], variation)
+    return {tuple(p) for p in (squared <= limit + 2e-4).triu(1).nonzero().tolist()}
+
+
+def pairs_found(images):
+    """Return the pairs that the tree of boxes leads to, each as (lower, higher)."""
+    found = [p.sort(dim=1).values for p in duplicates.near_pairs(images)]
+    pairs = [tuple(pair) for pair in torch.cat(found).tolist()]
+    return {*pairs}
+
+
+def test_the_boxes_lose_no_pair(flowers, monkeypatch):
+    """Against all pairs; boxes and blocks of many sizes, with copies in all of them."""
+    flowers = draw_flowers(200, 16, 16)[0]
+    copies = [altered(image, "noisy") for image in flowers[::9]]
+    copies += [altered(image, "mirrored") for image in flowers[::7]]
+    images = torch.cat([flowers, torch.stack(copies)])
+    images = images[torch.randperm(len(images), generator=torch.manual_seed(0))]
+    expected = brute_force_pairs(images)
+    assert len(expected) > 150
+    for leaf, columns in ((64, 8192), (8, 30), (1, 64), (1000, 1000)):
+        monkeypatch.setattr(duplicates, "LEAF", leaf)
+        monkeypatch.setattr(duplicates, "COLUMNS", columns)
+        assert pairs_found(images) == expected
+
+
+def test_few_pairs_of_boxes_are_compared(monkeypatch):
+    """And most of the work is saved; a copy is near, so that its box is compared."""
+    images, compared = draw_flowers(1000, 16, 16)[0], []
+    halves, _ = duplicates.compared_halves(images)
+    rows, low, high = duplicates.boxes(halves[:, : halves.shape[1] // 2])
+    assert torch.cat(rows).sort().values.equal(torch.arange(len(images)))
+    nonzero = torch.Tensor.nonzero
+
+    def counted(mask):
+        compared.append(mask.numel() if mask.ndim == 2 else 0)
+        return nonzero(mask)
+
+    monkeypatch.setattr(torch.Tensor, "nonzero", counted)
+    assert list(duplicates.near_pairs(images)) == []
+    assert sum(compared) < 0.3 * len(images) ** 2 / 2
+
+
+def naive_keep_together(groups, train, valid, fixed_valid):
+    """What `keep_together` promises, step by step through whole lists."""
+    train, valid, grouped = list(train), list(valid), set().union(*groups)
+    for group in groups:
+        target, source = train, valid
+        if group.intersection(fixed_valid):
+            target, source = valid, train
+        for index in sorted(group.intersection(source)):
+            free = [i for i in target if i not in grouped]
+            if free:
+                target[target.index(free[-1])] = index
+                source[source.index(index)] = free[-1]
+    return train, valid
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sides_are_those_of_a_search_through_lists(seed):
+    """Groups of 2 to 4 among 40 indices, half of them with a member elsewhere."""
+    draw = random.Random(seed)
+    indices = draw.sample(range(100), 40)
+    names, groups = draw.sample(indices, draw.randint(4, 40)), []
+    while len(names) > 1:
+        groups.append({names.pop() for _ in range(min(len(names), draw.randint(2, 4)))})
+    fixed = draw.sample(range(100, 120), 10)
+    groups = [g | {draw.choice(fixed)} if draw.random() < 0.5 else g for g in groups]
+    cut = draw.randint(0, 40)
+    sides = groups, indices[:cut], indices[cut:], fixed
+    assert keep_together(*sides) == naive_keep_together(*sides)
 
 
 def test_a_group_goes_to_training_and_another_image_replaces_it():

@@ -1,4 +1,4 @@
-"""Caches of drawn photos without files of photos, and memory that is resident."""
+"""Caches: their files, caches of drawn photos without photos, and memory."""
 
 import re
 import zlib
@@ -14,6 +14,33 @@ from utils.data_processor import loaders_of
 from utils.files import replace_file
 
 PER_SPECIES = 100  # photos that are drawn; the others are those in other colours
+
+
+def same(loaders, others):
+    """Return whether two pairs of loaders give the same batches, for two epochs."""
+    pairs = list(zip(loaders, others, strict=True))
+    if any(a.dataset.metadata != b.dataset.metadata for a, b in pairs):
+        return False
+    epochs = []
+    for side in (loaders, others):
+        torch.manual_seed(0)
+        for loader in side:  # which may have given batches before
+            loader.generator.manual_seed(0)
+        epochs.append([batch for _ in range(2) for loader in side for batch in loader])
+    return len(epochs[0]) == len(epochs[1]) and all(
+        a.equal(b) and x.equal(y) for (a, x), (b, y) in zip(*epochs, strict=True)
+    )
+
+
+def rebuilt(caplog):
+    """Return the log messages about caches that are not used."""
+    return [message for message in caplog.messages if "built again" in message]
+
+
+def array_of(folder):
+    """Return the only array of a cache."""
+    (path,) = folder.glob("*.npy")
+    return path
 
 
 def drawn_parts(count, size):

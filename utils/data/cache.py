@@ -106,8 +106,8 @@ class PhotoMap:
 
     def give_back(self, images):
         """Release mapped pages where more than RESIDENT bytes may be in memory."""
-        # They count as memory of this process, though the system could drop them. They
-        # stay in the system's cache of the disk.
+        # They count as memory of this process, though the system may drop them. Their
+        # content stays in the system's cache of the disk.
         self.touched += images.numel() + len(images) * AROUND
         if self.touched > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
             self.mapping.madvise(mmap.MADV_DONTNEED)
@@ -283,8 +283,14 @@ def open_or_build(path, source, key):
             if str(reason):
                 log.warning("%s is not used, %s: it is built again", path, reason)
         log.info("decoding %d photos into %s, once", len(source.paths), path)
-        build(path, source, key)
-        return open_cache(path, source, key)
+        try:
+            build(path, source, key)
+            return open_cache(path, source, key)
+        except Unusable as reason:  # of a disk that fails, or photos that came back
+            raise UserError(
+                f"{path} cannot be used: {reason or 'it is missing'}; run "
+                "the command again, or name another folder with --cache DIR"
+            ) from None
 
 
 def cached_photos(source, strict=False, folder=None):
