@@ -81,6 +81,8 @@ def watch(patch, step):
         return call
 
     def opened(*args):
+        if "rb" in args:  # what is read is not watched
+            return open(*args)
         file = watched("open", open)(*args)
         return WatchedFile(file, watched)
 
