@@ -169,7 +169,7 @@ class Diffuser(Denoiser):
     def sample(self, shape, n_steps):
         """Return all n_steps + 1 states (B, C, H, W), from noise to finished images."""
         self.eval()
-        return list(self.states(torch.randn(shape, device=self.betas.device), n_steps))
+        return list(self.states(torch.randn(shape).to(self.betas.device), n_steps))
 
     def save(self, path):
         """Save the weights as a bare state_dict; makes the folder."""
@@ -245,7 +245,7 @@ def visualize_sampling(
     By the ancestral sampler, or by `config`, a utils.config.SamplerConfig, in n_steps.
     """
     model.eval()
-    x, sigmas = torch.randn(sample_shape, device=model.betas.device), None
+    x, sigmas = torch.randn(sample_shape).to(model.betas.device), None
     if config is None:
         states = model.states(x, n_steps)
     else:

@@ -21,7 +21,7 @@ from utils.config import (
     SamplerConfig,
 )
 
-FLAGS = "--model --prior --species --count --seed --weights --save --out"
+FLAGS = "--model --prior --species --count --seed --weights --save --device --out"
 COLUMNS = 10  # images per row, at least
 MAX_SHOWN = 1000  # images on a picture
 LATENT_DISTRIBUTIONS = {
@@ -62,7 +62,7 @@ if __name__ == "__main__":
 import torch
 
 from diffusion import visualize_sampling
-from utils.device import set_seeds
+from utils.device import choose_device, set_seeds
 from utils.diffusion.sampling import labels_for, sampler_config
 from utils.experiment import chosen_weights, generate_batches, image_size
 from utils.figures import caption, save_grid
@@ -99,10 +99,11 @@ def save_denoised(args, model, metadata, config):
 
 def main(argv=None):
     args = parse(argv)
+    device = choose_device(args.device)
     # The seed comes first: building a model draws its initial weights.
     set_seeds(args.seed)
     weights = chosen_weights(args)
-    model, metadata = load_model(args.model, weights)
+    model, metadata = load_model(args.model, weights, device)
     if args.model in DIFFUSION_MODELS:
         config = sampler_config(args, model, metadata)
         options = {"species": args.species, "config": config}

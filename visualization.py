@@ -37,10 +37,9 @@ def main(argv=None):
 
     # The model, and the photos as its training split them.
     set_seeds(args.seed)
-    model, metadata = load_model(args.model, chosen_weights(args))
+    model, metadata = load_model(args.model, chosen_weights(args), device)
     # Refuse a folder that cannot be written before any work.
     prepare_folder(args.out / "vis")
-    model.to(device)
     loaders = open_flowers(
         args.data,
         SHOWN,

@@ -21,11 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
-from utils.cli import PROJECT, UserError, run
+from utils.cli import PROJECT, UserError, guard, run
 from utils.cli.arguments import command_line, whole_number
 from utils.cli.progress import progress
 from utils.cli.tables import markdown_table
-from utils.files import read_csv, read_json, read_regular, replace_file, writing
 
 # Keys of a table in the TOML file; `text` and `measure` are optional.
 REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
@@ -33,7 +32,8 @@ REQUIRED = ("title", "train", "log", "columns", "seeds", "rows")
 
 def parse(argv=None):
     """Return the checked command line."""
-    parser = command_line(__doc__, "--data", "--out", out=PROJECT / "ablations")
+    flags = ("--data", "--device", "--out")
+    parser = command_line(__doc__, *flags, out=PROJECT / "ablations")
     parser.add_argument("table", type=Path, metavar="TABLE")
     parser.add_argument(
         "--jobs",
@@ -46,6 +46,13 @@ def parse(argv=None):
     args.out = args.out.absolute()
     args.data = args.data and args.data.absolute()
     return args
+
+
+if __name__ == "__main__":
+    guard(parse)
+
+from utils.device import choose_device
+from utils.files import read_csv, read_json, read_regular, replace_file, writing
 
 
 def read_tables(path):
@@ -119,7 +126,9 @@ def result_of(table, row, seed, args, running):
     out = args.out / args.table.stem / table["title"] / name / str(seed)
     data = ["--data", str(args.data)] if args.data else []
     train = [*shlex.split(table["train"]), *shlex.split(flags), "--seed", str(seed)]
-    train += ["--out", str(out), *data]
+    # The default is that of the commands themselves.
+    shared = data if args.device == "auto" else [*data, "--device", args.device]
+    train += ["--out", str(out), *shared]
     measure = " ".join([*filter(None, [table.get("measure")]), *measure_flags])
 
     # A finished run of the same commands and code is kept.
@@ -135,7 +144,7 @@ def result_of(table, row, seed, args, running):
     *_, epoch = read_csv(out / table["log"])
     last = {column: float(value) for column, value in epoch.items() if value}
     if measure:
-        last |= measured(measure, out, data, args.jobs, running)
+        last |= measured(measure, out, shared, args.jobs, running)
     missing = [column for column, _, _ in table["columns"] if column not in last]
     if missing:
         raise UserError(f"{out} has no {', '.join(missing)}; correct the table")
@@ -144,11 +153,12 @@ def result_of(table, row, seed, args, running):
     return last
 
 
-def measured(measure, out, data, jobs, running):
+def measured(measure, out, shared, jobs, running):
     """Measure the result of a run in `out` -> {metric: [value, low, high]}."""
+    # shared: flags of trainings and measurements.
     tool, path, *flags = shlex.split(measure)
     output = out / "measures.json"
-    execute([tool, str(out / path), *flags, *data], output, jobs, running)
+    execute([tool, str(out / path), *flags, *shared], output, jobs, running)
     found = read_json(output)
     # A str is the reason why there is no value.
     return {k: v for k, v in found[str(out / path)].items() if isinstance(v, list)}
@@ -211,6 +221,7 @@ def markdown(table, results):
 
 def main(argv=None):
     args = parse(argv)
+    choose_device(args.device)  # refused before the first run
     content = read_tables(args.table)
     tables = content["tables"]
     results = run_all(tables, args)

@@ -52,12 +52,13 @@ if __name__ == "__main__":
     guard(parse)
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion import build, training_loss
 from utils.data.synthetic import draw_flowers
-from utils.device import machine_facts, prepare_device, set_seeds
+from utils.device import machine_facts, prepare_device, set_seeds, synchronize
 from utils.experiment import seconds_per_step
 from utils.files import prepare_folder, write_json
 from utils.optim.factory import prepare_training
@@ -104,14 +105,22 @@ def plain_convolution(precision, device):
     return count_flops(lambda: layer(x)) / median(times)
 
 
-def profile_step(step):
-    """Return {operation: its proportion of the processor time of step()}."""
+def profile_step(step, device):
+    """Return {operation: its proportion of the time of step() on a device}."""
+    # On MPS, which the profiler does not measure, of the time of the processor.
+    activities, measure = [ProfilerActivity.CPU], "self_cpu_time_total"
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+        measure = "self_device_time_total"
     step()  # allocates memory
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=activities) as profiler:
         for _ in range(PROFILED_STEPS):
             step()
-    # The time of an operation excludes that of the operations which it calls.
-    times = Counter({e.key: e.self_cpu_time_total for e in profiler.key_averages()})
+        synchronize(device)
+    # The time of an operation excludes that of the operations which it calls, and is
+    # that of its kernels, which CUDA lists once more.
+    events = [e for e in profiler.key_averages() if e.device_type == DeviceType.CPU]
+    times = Counter({e.key: getattr(e, measure) for e in events})
     total = times.total()
     found = {name: time / total for name, time in times.most_common(SHOWN)}
     return found | {"rest": 1 - sum(found.values())}
@@ -139,7 +148,7 @@ def measure(settings, name, device):
     # Counted, not estimated; the optimizer is not part of the network.
     flops = count_flops(gradients)
     return {
-        "machine": machine_facts(),
+        "machine": machine_facts(device),
         "model": name,
         "settings": {k: v for k, v in asdict(settings).items() if k not in sampling},
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -152,7 +161,7 @@ def measure(settings, name, device):
             precision: plain_convolution(precision, device) / TERA
             for precision in ("bf16", "fp32")
         },
-        "proportions": profile_step(step),
+        "proportions": profile_step(step, device),
     }
 
 

@@ -19,7 +19,7 @@ from utils.cli import guard, run
 from utils.cli.arguments import command_line, whole_number
 from utils.config import SamplerConfig, fields_named
 
-FLAGS = "--count --seed --extractor --data --strict-data --out"
+FLAGS = "--count --seed --extractor --data --strict-data --device --out"
 NFE = (4, 6, 8, 10, 12, 16, 24, 40)
 LINE = "{sampler}, {steps} steps, NFE {nfe}: Frechet distance {frechet[0]:.4g}, "
 LINE += "{seconds_per_image:.3g} s per image"
@@ -51,7 +51,7 @@ def parse(argv=None):
 if __name__ == "__main__":
     guard(parse)
 
-from utils.device import machine_facts
+from utils.device import choose_device, machine_facts
 from utils.diffusion.samplers import SAMPLERS
 from utils.diffusion.sampling import SIGMA_MIN, default_sampler_config, schedule_from
 from utils.evaluation.evaluate import (
@@ -95,7 +95,7 @@ def facts_of(args, weights, metadata, data):
         "extractor": fingerprint(features) if features.is_file() else str(features),
         "count": args.count,
         "seed": args.seed,
-        "machine": machine_facts(),
+        "machine": machine_facts(choose_device(args.device)),
     }
 
 
@@ -131,8 +131,9 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "tools.compare_samplers", *arguments])
 
     # The model and the photos.
+    device = choose_device(args.device)
     weights = chosen_weights(args, "diffusion")
-    model, metadata = load_diffusion(weights)
+    model, metadata = load_diffusion(weights, device)
     reference = reference_stats(args, metadata)
     name = weights.stem.removeprefix("Best_")
     path = prepare_target(args.out / "log" / f"compare_samplers_{name}.json")

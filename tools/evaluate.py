@@ -39,7 +39,7 @@ from utils.config import (
     fields_named,
 )
 
-FLAGS = "--prior --species --count --seed --extractor --data --strict-data"
+FLAGS = "--prior --species --count --seed --extractor --data --strict-data --device"
 IMAGE_SIZE = 24  # pixels per side of a folder's pictures
 MAX_IMAGES = 10_000  # of a set; all pairs of them are compared in memory
 CLASSIFIED = "classified as requested"  # a metric of images of given species
@@ -86,7 +86,7 @@ import torch
 from utils.checkpoint import find_weights, load_checkpoint
 from utils.data.photos import decode_all, photos_below, resized
 from utils.data_processor import open_flowers
-from utils.device import fork_rng, set_seeds
+from utils.device import choose_device, device_of, fork_rng, set_seeds
 from utils.diffusion.sampling import labels_for, sample, sampler_config
 from utils.evaluation.evaluate import (
     ALTERATIONS,
@@ -99,7 +99,7 @@ from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import proportion
 from utils.experiment import generate, image_size, warn_of_other_data
 from utils.files import open_regular
-from utils.latents import encode
+from utils.latents import decode, encode
 from utils.registry import load_model
 
 # Where images come from ------------------------------------------------------------
@@ -159,7 +159,7 @@ def read_metadata(paths):
 
 def sample_weights(name, path, args, count):
     """Return the ImageSet that the weights of a file generate."""
-    model, metadata = load_model(name, path)
+    model, metadata = load_model(name, path, choose_device(args.device))
     if name in AUTOENCODERS:
         options = {"prior": args.prior or "normal", "weights": path}
         return ImageSet(generate(model, metadata, count, batch_size=count, **options))
@@ -186,13 +186,12 @@ def sampling_facts(model, config, images, labels):
     return asdict(config) | {"guidance_interval": interval, "nfe": nfe}
 
 
-def reconstructions(name, path, images):
+def reconstructions(name, path, images, device):
     """Return an autoencoder's reconstructions of images (N, 3, H, W)."""
     # The model is built anew, which draws random numbers: the samples of the models
     # after it, in published results, depend on them.
-    model, _ = load_model(name, path)
-    with torch.no_grad():
-        return model.decoder(encode(model, images))
+    model, _ = load_model(name, path, device)
+    return decode(model, encode(model, images))
 
 
 def open_photos(args, metadata):
@@ -226,7 +225,8 @@ def sets_to_compare(args, metadata, training, validation):
         requested = sets[str(path)] = read_images(path, args, metadata)
         name = metadata.get(path, {}).get("model")
         if name in AUTOENCODERS and not (args.frechet or args.image_size):
-            rebuilt = reconstructions(name, path, photos)
+            device = choose_device(args.device)
+            rebuilt = reconstructions(name, path, photos, device)
             sets[f"reconstructions by {path}"] = ImageSet(rebuilt)
     if not args.frechet:
         names = [validation.classes[i] for i in validation.labels.tolist()]
@@ -254,9 +254,10 @@ def classified_as_requested(images, names, extractor):
         return "no species was requested, or the extractor does not classify it"
     # The classes of the extractor may have another order than those of the weights.
     labels = torch.tensor([known.index(name) for name in names])  # (N,)
+    parts = images.to(device_of(extractor)).split(256)
     with torch.no_grad():
-        found = [extractor.classify(part).argmax(dim=1) for part in images.split(256)]
-    return proportion(torch.cat(found) == labels)
+        found = [extractor.classify(part).argmax(dim=1) for part in parts]
+    return proportion(torch.cat(found).cpu() == labels)
 
 
 def table(columns):
@@ -279,7 +280,7 @@ def cell(found):
 def main(argv=None):
     args = parse(argv)
     set_seeds(args.seed)
-    extractor = find_extractor(args.extractor)
+    extractor = find_extractor(args.extractor, choose_device(args.device))
     metadata = read_metadata(args.images)
     training, validation = open_photos(args, metadata)
 

@@ -93,7 +93,7 @@ def main(argv=None):
         rows[name] = {"minutes": minutes, **metrics}
         print(f"{name}: {minutes:.1f} min", flush=True)
     target = prepare_target(args.out / "log" / "ladder.json")
-    write_json(target, {"machine": machine_facts(), "models": rows})
+    write_json(target, {"machine": machine_facts(device), "models": rows})
     plot_ladder(rows, photos, args.out / "vis" / "ladder.png")
 
 

@@ -14,7 +14,7 @@ from utils.cli import PROJECT, UsageError, UserError, guard, run
 from utils.cli.arguments import command_line
 from utils.config import DIFFUSION_MODELS, SamplerConfig
 
-FLAGS = "--model --species --count --seed --data --weights --out"
+FLAGS = "--model --species --count --seed --data --weights --device --out"
 SHOWN = 40  # samples, the first ones
 COLUMNS = 10  # samples per row, and number of the most similar ones
 MAX_SAMPLES = 10_000  # all are compared to all photos
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 
 import torch
 
-from utils.device import set_seeds
+from utils.device import choose_device, set_seeds
 from utils.diffusion.sampling import sampler_config
 from utils.evaluation.evaluate import ReferencePhotos
 from utils.evaluation.features import load_features
@@ -95,8 +95,9 @@ def sheet(samples, photos, found, title):
 
 def main(argv=None):
     args = parse(argv)
+    device = choose_device(args.device)
     set_seeds(args.seed)
-    model, metadata = load_model(args.model, chosen_weights(args))
+    model, metadata = load_model(args.model, chosen_weights(args), device)
     training, _ = open_datasets(metadata, args.data)
     if len(training) < 2:
         raise UserError("two training photos are needed for two distances; add photos")
@@ -108,7 +109,7 @@ def main(argv=None):
     samples = (generate(model, metadata, args.count, **options) * 255).round() / 255
 
     # The nearest photos by both distances.
-    features = load_features(PROJECT / "models" / "features.pt")
+    features = load_features(PROJECT / "models" / "features.pt", device)
     reference = ReferencePhotos(training.all_images(), features)
     photos = reference.images[reference.unique]
     found = {

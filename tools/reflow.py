@@ -75,7 +75,7 @@ import torch
 
 from utils.checkpoint import weights_name
 from utils.checkpoint.resume import keep_previous, locked
-from utils.device import machine_facts, prepare_device, set_seeds
+from utils.device import device_of, machine_facts, prepare_device, set_seeds
 from utils.diffusion.rectified_flow import (
     coupling_loaders,
     draw_coupling_labels,
@@ -118,8 +118,7 @@ def find_student(args, model, metadata):
         student, own = deepcopy(model), metadata
     student.set_guide(None)
     student.name = student.args["name"] = FAST
-    device = next(model.parameters()).device
-    return student.to(device, memory_format=torch.channels_last), own
+    return student.to(device_of(model), memory_format=torch.channels_last), own
 
 
 def make_loaders(args, config, model, metadata):
@@ -146,7 +145,7 @@ def straighten(args, settings, model, loaders, metadata):
         model,
         loaders,
         rectified_flow_loss,
-        next(model.parameters()).device,
+        device_of(model),
         ema=ema,
         report_metrics=False,  # they need photos, and batches are couplings
     )
@@ -170,7 +169,7 @@ def straighten(args, settings, model, loaders, metadata):
 
 
 def reflow(args, config, model, metadata, origin):
-    """Do one round -> (model, metadata) of its best weights, on the CPU."""
+    """Do one round -> (model, metadata) of its best weights, on the model's device."""
     # config: of the couplings' images; model: on its device; metadata: of its weights;
     # origin: facts about all of them, for the metadata of the new weights.
     loaders = make_loaders(args, config, model, metadata)
@@ -180,7 +179,8 @@ def reflow(args, config, model, metadata, origin):
     kept = ("data", "class_proportions")
     new = {key: metadata[key] for key in kept if key in metadata}
     new |= {"seed": args.seed, "settings": asdict(settings), "reflow": origin}
-    return load_diffusion(straighten(args, settings, student, loaders, new))
+    path = straighten(args, settings, student, loaders, new)
+    return load_diffusion(path, device_of(model))
 
 
 # Few evaluations, before and after ----------------------------------------------------
@@ -239,7 +239,7 @@ def main(argv=None):
     device = prepare_device(args.device)
     set_seeds(args.seed)
     weights = chosen_weights(args, "diffusion")
-    model, metadata = load_diffusion(weights)
+    model, metadata = load_diffusion(weights, device)
     reference = reference_stats(args, metadata) if args.frechet else None
     for folder in ("models", "log", "vis"):
         prepare_folder(args.out / folder)
@@ -261,7 +261,7 @@ def main(argv=None):
         "guidance": config.guidance,
         "autoguidance": config.autoguidance,
     }
-    model.to(device, memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
     target = args.out / "models" / weights_name(FAST)
     with locked(target):
         keep_previous(target, metadata.get("data", {"source": "photos"}))
@@ -270,7 +270,7 @@ def main(argv=None):
     # The comparison, on noise of another seed than the couplings.
     start = draw_start(metadata, args.count if reference else SHOWN, args.seed + 1)
     models = {
-        "before": (model.cpu(), config),
+        "before": (model, config),
         "after": (after, replace(config, guidance=1.0, autoguidance=1.0)),
     }
     found = compare(models, start, reference)
@@ -280,7 +280,7 @@ def main(argv=None):
         keys = ("reflow", "epoch", "valid_loss", "seed")
         facts = {key: metadata[key] for key in keys}
         facts |= {"count": args.count, "data": reference.data}
-        facts["machine"] = machine_facts()
+        facts["machine"] = machine_facts(device)
         facts["command"] = shlex.join(["python", "-m", "tools.reflow", *words])
         save_record(found, facts, args.out / "log" / f"reflow_{model.name}.json")
 

@@ -52,7 +52,7 @@ from utils.checkpoint import save_checkpoint, weights_name
 from utils.checkpoint.resume import locked
 from utils.cli.progress import TimeEstimate, bar
 from utils.data_processor import open_flowers
-from utils.device import has_bfloat16_units, prepare_device, set_seeds
+from utils.device import device_of, has_bfloat16_units, prepare_device, set_seeds
 from utils.evaluation.features import FlowerFeatures
 from utils.optim.muon import Muon
 from utils.train import finite
@@ -68,7 +68,7 @@ def train_epoch(model, loader, optimizer, scheduler, device, name, estimate):
     model.train()
     total, bfloat16 = 0.0, has_bfloat16_units(device)
     for images, labels in bar(loader, name):
-        # Forward, in bfloat16 where the processor has units for it.
+        # Forward, in bfloat16 where the device has units for it.
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             logits = model.classify(AUGMENTATIONS[model.name](images.to(device)))
@@ -122,7 +122,7 @@ def main(argv=None):
 
 def train(args, model, loaders, path):
     """Train by one cycle of the learning rate, and save the last weights."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     optimizer = Muon(model.parameters(), args.lr, weight_decay=0.05)
     steps = args.epochs * len(loaders[0])
     scheduler = OneCycleLR(optimizer, args.lr, steps, cycle_momentum=False)

@@ -43,9 +43,30 @@ def prepare_device(name):
     # Float32 products use bfloat16 units, with float32 sums, where the CPU has them.
     device = choose_device(name)
     keep_freed_memory()
-    if has_bfloat16_units(device):
+    if device.type == "cpu" and has_bfloat16_units(device):
         torch.set_float32_matmul_precision("medium")
     return device
+
+
+def device_of(model):
+    """Return the device of a module's weights; the CPU for one without, or a function.
+
+    Functions that take images or codes move them there, and return results on the CPU,
+    where random numbers are drawn and metrics are computed.
+    """
+    weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def synchronize(device):
+    """Wait until a device has done its work, so that a time includes it."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def accelerator():
+    """Return the GPU of this machine, without its index, or None."""
+    return torch.accelerator.current_accelerator(check_available=True)
 
 
 # Randomness --------------------------------------------------------------------
@@ -56,16 +77,19 @@ def set_seeds(seed):
     torch.manual_seed(seed)
     np.random.seed(seed)
     if torch.cuda.is_available():
+        # cuBLAS is deterministic with a workspace of fixed size only.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @contextmanager
 def fork_rng(seed):
     """Draw from `seed` inside; the global random state is unchanged outside."""
-    # fork_rng restores the CPU and one kind of accelerator.
-    accelerator = torch.accelerator.current_accelerator()
-    device_type = accelerator.type if accelerator else "cuda"
-    with torch.random.fork_rng(device_type=device_type):
+    # Of several GPUs this process uses the current one.
+    found = accelerator()
+    devices = [torch.accelerator.current_device_index()] if found else []
+    kind = found.type if found else "cuda"
+    with torch.random.fork_rng(devices, device_type=kind):
         torch.manual_seed(seed)
         yield
 
@@ -73,13 +97,13 @@ def fork_rng(seed):
 def random_state(generators):
     """Return the states of all random numbers: global ones and these generators'."""
     name, keys, *rest = np.random.get_state()
-    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        accelerators = [torch.mps.get_rng_state()]
+    found = accelerator()
     return {
         "torch": torch.get_rng_state(),
         "numpy": [name, keys.tolist(), *rest],
-        "accelerators": accelerators,
+        "accelerators": [torch.get_device_module(found).get_rng_state()]
+        if found
+        else [],
         "generators": [generator.get_state() for generator in generators],
     }
 
@@ -88,10 +112,9 @@ def set_random_state(state, generators):
     """Restore what `random_state` returned; raises an error if it does not fit."""
     torch.set_rng_state(state["torch"])
     np.random.set_state(tuple(state["numpy"]))
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["accelerators"])
-    if torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["accelerators"][0])
+    # A run that began on a machine without a GPU has no state of one.
+    if (found := accelerator()) and state["accelerators"]:
+        torch.get_device_module(found).set_rng_state(state["accelerators"][0])
     for generator, saved in zip(generators, state["generators"], strict=True):
         generator.set_state(saved)
 
@@ -100,9 +123,11 @@ def set_random_state(state, generators):
 
 
 def has_bfloat16_units(device):
-    """Return whether the device is a CPU that multiplies bfloat16 in hardware."""
-    # Emulation on other CPUs is slow, and other devices were not measured. Always False
-    # before torch 2.11, which does not report it.
+    """Return whether a device multiplies bfloat16 in hardware: a CPU or a CUDA GPU."""
+    # Emulation is slow, and Apple's GPUs gain little. Of a CPU always False before
+    # torch 2.11, which does not report it.
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     return torch.cpu.get_capabilities().get("avx512_bf16", False)
@@ -111,20 +136,20 @@ def has_bfloat16_units(device):
 @cache
 @torch.inference_mode(False)
 @torch.enable_grad()
-def bfloat16_products_are_right():
-    """Return whether a convolution in bfloat16 agrees with one in float32 on the CPU.
+def bfloat16_products_are_right(device):
+    """Return whether a convolution in bfloat16 agrees with one in float32 on a device.
 
     Both directions are compared once in a process; there are processors on which
     libraries computed wrong products. Logs a warning if they differ.
     """
     generator = torch.Generator().manual_seed(0)
     x, weight = (
-        torch.randn(shape, generator=generator).requires_grad_()
+        torch.randn(shape, generator=generator).to(device).requires_grad_()
         for shape in ((8, 32, 12, 12), (64, 32, 3, 3))
     )
     results = []
     for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             output = F.conv2d(x.to(memory_format=torch.channels_last), weight)
         gradients = torch.autograd.grad(output.float().square().sum(), (x, weight))
         results.append([output.float(), *gradients])
@@ -151,14 +176,22 @@ def keep_freed_memory():
     mallopt(M_TOP_PAD, 2**26)  # bytes added to each request to the system
 
 
-def machine_facts():
-    """Return what a run time depends on: processor, cores, threads, torch version."""
-    return {
+def machine_facts(device=None):
+    """Return what a run time depends on: processor, cores, threads, torch version.
+
+    Of a device that is no CPU also its name, as `accelerator`.
+    """
+    facts = {
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     }
+    if device is not None and device.type != "cpu":
+        module = torch.get_device_module(device)
+        name = getattr(module, "get_device_name", lambda _: device.type)(device)
+        facts["accelerator"] = name
+    return facts
 
 
 def processor_name():

@@ -18,7 +18,7 @@ from utils.cli import PROJECT, UserError
 from utils.cli.progress import progress
 from utils.config import AUTOENCODERS, NARROW, NO_GUIDE, Settings
 from utils.data_processor import open_flowers
-from utils.device import fork_rng, prepare_device
+from utils.device import device_of, fork_rng, prepare_device, synchronize
 from utils.diffusion.sampling import (
     BATCH_SIZE,
     default_sampler_config,
@@ -26,7 +26,14 @@ from utils.diffusion.sampling import (
     sample_batches,
 )
 from utils.files import prepare_folder, prepare_target
-from utils.latents import MAX_CODES, encode, fit_priors, load_prior, save_priors
+from utils.latents import (
+    MAX_CODES,
+    decode,
+    encode,
+    fit_priors,
+    load_prior,
+    save_priors,
+)
 from utils.optim.factory import prepare_training
 
 PROBE_STEPS = 12  # of which the first third is a warm-up
@@ -144,7 +151,8 @@ def generate_batches(
 ):
     """Return a generator of `count` images, in batches (B, 3, H, W) in [0, 1].
 
-    model, metadata: of utils.registry.load_model.
+    They are on the CPU, wherever the model is. model, metadata: of
+    utils.registry.load_model.
 
     Of a diffusion model: species are names, by default all, in the proportions of the
     training photos; labels (count,) replace them; config: a SamplerConfig, by default
@@ -168,10 +176,8 @@ def generate_batches(
 def decode_batches(model, draw_codes, count, batch_size):
     """Yield `count` decoded codes in batches; draw_codes: size -> (size, D)."""
     for start in progress(range(0, count, batch_size), "batches"):
-        codes = draw_codes(min(batch_size, count - start))
-        with torch.no_grad():
-            images = model.decoder(codes)
-        yield images
+        # Drawn on the CPU, so that a seed gives the same codes for every device.
+        yield decode(model, draw_codes(min(batch_size, count - start)))
 
 
 def fit_missing_priors(model, metadata, weights, path):
@@ -221,13 +227,15 @@ def weights_facts(path, metadata):
 def seconds_per_step(model, optimizer, batch_loss, images, labels):
     """Return the median time of a training step, without the first ones."""
     # They allocate memory and choose kernels. The global random state is unchanged.
-    device, times = next(model.parameters()).device, []
+    device, times = device_of(model), []
     with fork_rng(0):
         for _ in range(PROBE_STEPS):
+            synchronize(device)
             start = time.perf_counter()
             optimizer.zero_grad()
             batch_loss(model, images.to(device), labels).backward()
             optimizer.step()
+            synchronize(device)
             times.append(time.perf_counter() - start)
     return median(times[PROBE_STEPS // 3 :])
 

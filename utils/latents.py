@@ -16,6 +16,7 @@ from utils.checkpoint import (
     weights_name,
 )
 from utils.cli import UserError
+from utils.device import device_of
 
 MAX_COMPONENTS = 8  # Gaussians of the mixture
 CODES_PER_COMPONENT = 64  # below which the mixture has fewer components
@@ -29,22 +30,29 @@ MAX_DIM = 256  # of codes; the covariance of longer ones is not stored
 
 @torch.no_grad()
 def encode(model, images, draw=True, batch_size=256):
-    """Return the codes of images: (N, 3, H, W) in [0, 1] -> (N, D).
+    """Return the codes of images: (N, 3, H, W) in [0, 1] -> (N, D), on the CPU.
 
     images: a tensor, or FlowerImages. Of a Gaussian encoder a draw, or its mean.
     """
-    parts = []
+    parts, device = [], device_of(model)
     for batch in images.split(batch_size):
-        code = model.encoder(batch)
+        code = model.encoder(batch.to(device))
         if isinstance(code, tuple):
             code = model.reparameterize(*code) if draw else code[0]
-        parts.append(code)
+        parts.append(code.cpu())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode(model, codes):
+    """Return the images of codes: (N, D) -> (N, 3, H, W) in [0, 1], on the CPU."""
+    return model.decoder(codes.to(device_of(model))).cpu()
 
 
 @torch.no_grad()
 def reconstruct(model, images):
     """Return an autoencoder's reconstructions of images (N, 3, H, W) in [0, 1]."""
+    # Both are on the model's device.
     outputs = model(images)
     return outputs[0] if isinstance(outputs, tuple) else outputs
 

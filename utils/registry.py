@@ -104,8 +104,8 @@ def in_bounds(key, value):
     )
 
 
-def load_model(name, path=None):
-    """Return (model in evaluation mode, metadata) of trained weights.
+def load_model(name, path=None, device="cpu"):
+    """Return (model on a device, in evaluation mode; metadata) of trained weights.
 
     name: one of utils.config.AUTOENCODERS or DIFFUSION_MODELS; path: by default the
     model's file in models/. A file without metadata is taken to have the starter kit's
@@ -140,12 +140,12 @@ def load_model(name, path=None):
         model = restore(build, weights, path)
         if diffusion:
             model.set_guide(load_guide(build, path, metadata))
-        return model, metadata
+        return model.to(device), metadata
     except (TypeError, RuntimeError, UsageError) as error:
         raise UserError(f"{path} does not fit {name}: {error}; train again") from None
 
 
-def load_diffusion(path):
+def load_diffusion(path, device="cpu"):
     """Return (model, metadata), as `load_model`, of the weights of a diffusion model.
 
     Raises:
@@ -155,4 +155,4 @@ def load_diffusion(path):
     if name not in DIFFUSION_MODELS:
         held = f"a {name}" if name else "no metadata"
         raise UserError(f"{path} holds {held}; name weights that diffusion.py saved")
-    return load_model(name, path)
+    return load_model(name, path, device)

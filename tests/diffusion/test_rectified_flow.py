@@ -221,7 +221,7 @@ def done(folder, tmp_path_factory):
     # Features: mean colours of 4 x 4 pixels, 12 numbers per image.
     colours = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "find_extractor", lambda name: colours)
+        patch.setattr(evaluate, "find_extractor", lambda *_: colours)
         data = ("--data", folder / "photos", "--frechet", "--count", 40)
         command(folder, out, *data, "--epochs", 4, "--guidance", 2, "--lr", "2e-3")
     return out

@@ -148,7 +148,8 @@ def test_the_processor_decides_where_nothing_is_said(monkeypatch, units):
 
 def test_bfloat16_that_computes_wrong_products_is_not_used(monkeypatch, caplog):
     """With a convolution that is a tenth off in bfloat16; asked without gradients."""
-    assert device.bfloat16_products_are_right() and not caplog.records
+    cpu = torch.device("cpu")
+    assert device.bfloat16_products_are_right(cpu) and not caplog.records
     device.bfloat16_products_are_right.cache_clear()
     conv2d = torch.nn.functional.conv2d
 

@@ -47,7 +47,7 @@ def place(tmp_path_factory):
 def run(place, tmp_path, monkeypatch, capsys):
     """Run the command with 12 features -> (its JSON, lines of stdout)."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda *_: colours)
 
     def command(*arguments):
         line = [place / "Best_tiny.pkl", "--data", place / "photos", "--out", tmp_path]

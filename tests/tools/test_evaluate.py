@@ -30,7 +30,7 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
 ):
     """With 108 features, the mean colours of 36 squares."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda *_: colours)
     array = str(place / "train.npy")
     found = measured(place, capsys, array)
     # The training photos.
@@ -67,7 +67,7 @@ def test_training_photos_are_at_distance_zero_and_all_copies(
 def test_frechet_distances_alone(place, capsys, monkeypatch):
     """The same numbers, and only of IMAGES."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(12), torch.nn.Flatten())
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda *_: colours)
     array = str(place / "train.npy")
     alone = measured(place, capsys, array, "--frechet")
     names = {name for name in METRICS if name[0] == "-" or "distance" in name}
@@ -130,7 +130,7 @@ def test_arrays_of_other_types_and_shapes_are_refused(tmp_path, array, words):
 
 def test_inception_gets_8_bit_images(monkeypatch):
     """By a network that returns what it receives."""
-    module = SimpleNamespace(NoTrainInceptionV3=lambda *_args: lambda images: images)
+    module = SimpleNamespace(NoTrainInceptionV3=lambda *_args: torch.nn.Identity())
     monkeypatch.setitem(sys.modules, "torchmetrics", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
@@ -183,7 +183,7 @@ def test_images_are_resized_as_photos_are(place, tmp_path, capsys, monkeypatch):
     assert found.shape == (1, 3, 12, 12) and (found - expected).abs().max() <= 1.01
     # Of all sets, 27 features of 12 x 12 pixels.
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: colours)
+    monkeypatch.setattr(evaluate, "find_extractor", lambda *_: colours)
     array = str(place / "train.npy")
     sets = measured(place, capsys, array, "--image-size", 12)
     ours = [name for name in sets if name.startswith("our ")]

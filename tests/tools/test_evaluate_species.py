@@ -53,7 +53,7 @@ class AlwaysCalendula(torch.nn.Flatten):
 
 def test_images_classified_as_requested(place, tmp_path, capsys, monkeypatch):
     """By the extractor's order of classes; photos are compared to their labels."""
-    monkeypatch.setattr(evaluate, "find_extractor", lambda name: AlwaysCalendula())
+    monkeypatch.setattr(evaluate, "find_extractor", lambda *_: AlwaysCalendula())
     path = save_small(tmp_path / "x.pkl")
     flags = ["--sampler", "heun", "--steps", "2", "--guidance", "1"]
     flags += ["--count", "300", "--species"]

@@ -28,7 +28,7 @@ from utils.cli import UsageError, guard, run
 from utils.cli.arguments import command_line, proportion, refuse_given, whole_number
 from utils.config import AUTOENCODERS, DIFFUSION_MODELS, SAMPLER_FLAGS, SamplerConfig
 
-FLAGS = "--model --species --seed --data --weights --out"  # and those of sampling
+FLAGS = "--model --species --seed --data --weights --device --out"  # and of sampling
 # Rows of the table FIGURES of tools.visualize.diffusion; a test holds both equal.
 WITHOUT_PHOTO = (
     *("one_level", "estimates", "one_step"),
@@ -99,7 +99,7 @@ if __name__ == "__main__":
     guard(parse)
 
 from tools.visualize import diffusion, latents
-from utils.device import set_seeds
+from utils.device import choose_device, set_seeds
 from utils.experiment import chosen_weights
 from utils.files import prepare_folder
 from utils.registry import load_model
@@ -107,8 +107,9 @@ from utils.registry import load_model
 
 def main(argv=None):
     args = parse(argv)
+    device = choose_device(args.device)
     set_seeds(args.seed)
-    model, metadata = load_model(args.model, chosen_weights(args))
+    model, metadata = load_model(args.model, chosen_weights(args), device)
     # Refuse a folder that cannot be written before any work.
     prepare_folder(args.out / "vis")
     family = latents if args.model in AUTOENCODERS else diffusion

@@ -42,7 +42,7 @@ def noised_states(photos, sigmas):
 def animation(model, photos, config, labels=None):
     """Return 2 * FRAMES images (B, C, H, W) in [0, 1], and a caption of each.
 
-    From photos to noise, and from noise to new images.
+    From photos to noise, and from noise to new images; all on the CPU.
     """
     # First half: noise is added, up to the last level of the model's schedule.
     top = math.atan(model.sigmas[-1])
@@ -53,7 +53,7 @@ def animation(model, photos, config, labels=None):
     sigmas = sigmas_for(model, config)
     shown = evenly_spaced(sigmas, FRAMES + 1)[1:]
     states = enumerate(sample_states(model, first[-1], config, labels))
-    frames = first + [state for index, state in states if index in shown]
+    frames = first + [state.cpu() for index, state in states if index in shown]
     # What each frame shows.
     captions = ["photos", *(f"noise is added: sigma {s:.2g}" for s in rising)]
     captions += [f"noise is removed: sigma {sigmas[i]:.2g}" for i in shown[:-1]]

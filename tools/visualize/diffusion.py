@@ -12,7 +12,7 @@ from utils.cli import UserError
 from utils.cli.progress import progress
 from utils.config import SamplerConfig
 from utils.data.photos import decode_one
-from utils.device import fork_rng, set_seeds
+from utils.device import device_of, fork_rng, set_seeds
 from utils.diffusion.editing import inpaint, noise_slerp, sdedit
 from utils.diffusion.rectified_flow import (
     deviation_from_straight,
@@ -44,6 +44,7 @@ HIDDEN = 0.75  # grey of a hidden part
 class FigureContext:
     """A diffusion model, its sampling, its photos, and how its figures are saved."""
 
+    # Photos, noise and images are on the CPU, wherever the model is.
     # args: a command line with the flags of sampling, data, seed, model, out, count
     # (images per row, or None), init and strength. Images are S x S.
 
@@ -131,7 +132,7 @@ def denoise(context):
     sigmas = sigmas_for(context.model, config)
     shown = evenly_spaced(sigmas, context.columns)
     states = sample_states(context.model, context.noise(ROWS), config, labels)
-    columns = [(state + 1) / 2 for i, state in enumerate(states) if i in shown]
+    columns = [(s.cpu() + 1) / 2 for i, s in enumerate(states) if i in shown]
     title = f"from noise to image, {config.steps} steps of {config.sampler}"
     heads = ["noise level", *(f"{sigmas[i]:.2g}" for i in shown)]
     context.save_rows("denoise", title, heads, context.names(labels), columns)
@@ -167,7 +168,8 @@ def straight(context):
     # A default sampler does not clip estimates, which would bend the trajectories.
     config = replace(context.config, sampler=SamplerConfig.sampler)
     denoiser = CFGDenoiser(context.model, config, context.labels(TRAJECTORIES))
-    found = trajectories(denoiser, context.noise(TRAJECTORIES))
+    noise = context.noise(TRAJECTORIES).to(device_of(context.model))
+    found = trajectories(denoiser, noise)
     axis = fit_pca(found.points[-1], 1).axes[0].float()
     coordinates = found.points[:, :PLOTTED].flatten(2) @ axis  # (T, PLOTTED)
 

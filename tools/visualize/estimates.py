@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tools.visualize.animation import evenly_spaced
+from utils.device import device_of
 from utils.diffusion.sampling import CFGDenoiser, sample_states, sigmas_for
 from utils.figures import DPI, render
 
@@ -36,8 +37,10 @@ def visible(x, sigma):
 @torch.no_grad()
 def estimate(model, x, sigma, labels=None):
     """Estimate the photos (B, C, H, W) in [0, 1] in x, for a stated noise level."""
-    sigmas = torch.full((len(x),), float(sigma))
-    return (model.denoise(x, sigmas, labels) + 1) / 2
+    device = device_of(model)
+    sigmas = torch.full((len(x),), float(sigma), device=device)
+    labels = None if labels is None else labels.to(device)
+    return (model.denoise(x.to(device), sigmas, labels).cpu() + 1) / 2
 
 
 def psnr(images, photos):
@@ -121,7 +124,7 @@ def walk(context):
         found, sigma = state, sigmas[i]
         if sigma:
             found = denoiser(state * math.sqrt(1 + sigma**2), sigma)
-        both = torch.stack([state, found], dim=1).flatten(0, 1)
+        both = torch.stack([state, found], dim=1).flatten(0, 1).cpu()
         columns.append((both + 1) / 2)
     words = [w for name in context.names(labels) for w in (name, "- estimate")]
     return ["level", *(f"{sigmas[i]:.2g}" for i in shown)], words, columns

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from utils.cli import UserError
+from utils.device import device_of
 from utils.evaluation.linear_baselines import fit_pca
 from utils.evaluation.metrics import covariance
 from utils.experiment import open_datasets
 from utils.figures import DPI, caption, grid, render, save_stack, scale_for
-from utils.latents import encode, lerp, slerp
+from utils.latents import decode, encode, lerp, slerp
 from utils.train import validation_metrics
 
 STEPS = 10  # images of an interpolation, ends included
@@ -44,7 +45,7 @@ def dimension_bars(model, images, codes):
     # KL of a VAE's dimensions, else the variance on each principal axis.
     if hasattr(model, "validation_details"):
         batches = [(batch, None) for batch in images.split(256)]
-        found = validation_metrics(model, batches, images.device)
+        found = validation_metrics(model, batches, device_of(model))
         kl = [value for name, value in found.items() if name.startswith("valid_kl_")]
         active = found["valid_active_units"]
         return kl, "KL (nats)", f"{active} of {len(kl)} dimensions are active"
@@ -62,8 +63,7 @@ def interpolate(model, images):
         for start, end in zip(codes[::2], codes[1::2], strict=True)
         for interpolation in (lerp, slerp)
     ]
-    with torch.no_grad():
-        return model.decoder(torch.cat(paths))
+    return decode(model, torch.cat(paths))
 
 
 def visualize(args, model, metadata):

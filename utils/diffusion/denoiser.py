@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from utils.device import device_of
 from utils.diffusion.unet import UNet
 
 SIGMA_DATA = 0.5  # standard deviation of photos in [-1, 1], about
@@ -159,7 +160,7 @@ class Denoiser(nn.Module):
     def set_guide(self, guide):
         """Set the denoiser that autoguidance moves away from, or None."""
         # Not a module of this one: its weights are saved in a file of their own.
-        self.__dict__["guide"] = guide
+        self.__dict__["guide"] = guide and guide.to(device_of(self))
 
     def _apply(self, fn, recurse=True):
         # Moves to another device and changes of type; the guide follows.

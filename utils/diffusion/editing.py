@@ -1,6 +1,6 @@
 """Editing images with a trained denoiser: inpainting, SDEdit, interpolated noise."""
 
-# Images are (B, C, H, W) in [0, 1]; model, config and labels are those of
+# Images are (B, C, H, W) in [0, 1], on the CPU; model, config and labels are those of
 # utils.diffusion.sampling.
 
 import math
@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 
+from utils.device import device_of
 from utils.diffusion.samplers import ddim
 from utils.diffusion.sampling import CFGDenoiser, sigmas_for, states_from
 from utils.latents import slerp
@@ -24,7 +25,8 @@ def inpaint(model, images, known, config, labels=None, resamplings=RESAMPLINGS):
     `resamplings` times, and its noise added again in between, so that the generated
     part fits the known one.
     """
-    x_0 = 2 * images - 1
+    device = device_of(model)
+    known, x_0 = known.to(device), 2 * images.to(device) - 1
     guided = CFGDenoiser(model, config, labels)
 
     def denoise(x, sigma):
@@ -32,14 +34,14 @@ def inpaint(model, images, known, config, labels=None, resamplings=RESAMPLINGS):
 
     # Ancestral steps, since resampling adds noise anyway.
     sigmas = sigmas_for(model, config)
-    x = torch.where(known, x_0, 0) + sigmas[0] * torch.randn_like(images)
+    x = torch.where(known, x_0, 0) + sigmas[0] * torch.randn_like(images).to(device)
     for sigma, sigma_next in pairwise(sigmas):
         for repetition in range(resamplings if sigma_next else 1):
             if repetition:  # back from sigma_next to sigma
                 added = math.sqrt(sigma**2 - sigma_next**2)
                 x = x + added * torch.randn_like(x)
             *_, x = ddim(denoise, x, [sigma, sigma_next], eta=1.0)
-    return torch.where(known, images, ((x + 1) / 2).clamp(0, 1))
+    return torch.where(known.cpu(), images.cpu(), ((x + 1) / 2).clamp(0, 1).cpu())
 
 
 def sdedit(model, images, strength, noise, config, labels=None):
@@ -55,8 +57,9 @@ def sdedit(model, images, strength, noise, config, labels=None):
     # Only the part of the schedule below the start.
     sigmas = [start, *(sigma for sigma in sigmas if sigma < start)]
     denoiser = CFGDenoiser(model, config, labels)
-    *_, x = states_from(x_0 + start * noise, denoiser, sigmas, config)
-    return ((x + 1) / 2).clamp(0, 1)
+    x = (x_0 + start * noise).to(device_of(model))
+    *_, x = states_from(x, denoiser, sigmas, config)
+    return ((x + 1) / 2).clamp(0, 1).cpu()
 
 
 def noise_slerp(starts, ends, steps):

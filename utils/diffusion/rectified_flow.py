@@ -53,16 +53,16 @@ def draw_couplings(model, config, labels, size):
         raise ValueError(
             f"couplings need a sampler that adds no noise, got {config.sampler}"
         )
-    device = next(model.parameters()).device
     couplings = torch.empty(len(labels), 2, 3, size, size)
     estimate = TimeEstimate("couplings", len(labels) * (config.steps + 1))
     for start in bar(range(0, len(labels), BATCH_SIZE), "couplings"):
         batch = couplings[start : start + BATCH_SIZE]
-        batch_labels = labels[start : start + BATCH_SIZE].to(device)
-        noise = torch.randn(len(batch), 3, size, size, device=device)
+        batch_labels = labels[start : start + BATCH_SIZE]
+        noise = torch.randn(len(batch), 3, size, size)
         for state in sample_states(model, noise, config, batch_labels):
             image = state
             estimate.add(len(batch))
+        image = image.cpu()
         batch[:, 0], batch[:, 1] = noise - image / SIGMA_MAX, image
     return couplings
 
@@ -130,6 +130,7 @@ class Trajectories(NamedTuple):
 
 def trajectories(denoise, noise, steps=TRAJECTORY_STEPS):
     """Solve the ODE from noise (B, C, H, W) -> Trajectories with T = steps + 2."""
+    # The noise is on the denoiser's device, and the result on the CPU.
     # denoise(x, sigma: float) estimates the image in x. Beyond the highest and the
     # lowest sigma trajectories are continued as straight lines.
     ends = [sigma / (1 + sigma) for sigma in (SIGMA_MAX, TRAJECTORY_SIGMA_MIN)]
@@ -149,8 +150,8 @@ def trajectories(denoise, noise, steps=TRAJECTORY_STEPS):
     first = points[0] + (1 - ends[0]) * velocities[0]
     return Trajectories(
         torch.cat([torch.ones(1), times.float(), torch.zeros(1)]),
-        torch.stack([first, *points, images]),
-        torch.stack([velocities[0], *velocities, velocities[-1]]),
+        torch.stack([first, *points, images]).cpu(),
+        torch.stack([velocities[0], *velocities, velocities[-1]]).cpu(),
     )
 
 

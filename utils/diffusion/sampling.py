@@ -13,6 +13,7 @@ from utils.cli import UsageError
 from utils.cli.arguments import did_you_mean
 from utils.cli.progress import TimeEstimate, bar
 from utils.config import SamplerConfig
+from utils.device import device_of
 from utils.diffusion.samplers import SAMPLERS, schedule_sigmas
 
 BATCH_SIZE = 256  # images per call of the network
@@ -90,12 +91,14 @@ def schedule_from(schedule, sigma_min):
 def sample_states(model, noise, config, labels=None, denoiser=None):
     """Yield the states from noise (B, C, H, W) ~ N(0, 1) to images, about [-1, 1].
 
-    Each is scaled to the variance of the starter kit's x_t, by 1 / sqrt(1 + sigma^2).
-    `denoiser`: by default a CFGDenoiser of the model.
+    Each is scaled to the variance of the starter kit's x_t, by 1 / sqrt(1 + sigma^2),
+    and on the model's device, wherever the noise is. `denoiser`: by default a
+    CFGDenoiser of the model.
     """
     sigmas = sigmas_for(model, config)
     denoiser = denoiser or CFGDenoiser(model, config, labels)
-    states = states_from(sigmas[0] * noise, denoiser, sigmas, config)
+    x = sigmas[0] * noise.to(device_of(model))
+    states = states_from(x, denoiser, sigmas, config)
     for sigma, x in zip(sigmas, states, strict=True):
         yield x / math.sqrt(1 + sigma**2)
 
@@ -110,15 +113,16 @@ def states_from(x, denoiser, sigmas, config):
 def sample(model, noise, config, labels=None, estimate=None):
     """Return (images (B, C, H, W) in [0, 1], network evaluations per image).
 
-    noise: (B, C, H, W) ~ N(0, 1); labels: (B,) int64, or None for any class; estimate:
-    a TimeEstimate that counts the states of each image.
+    The images are on the CPU. noise: (B, C, H, W) ~ N(0, 1), on any device; labels:
+    (B,) int64, or None for any class; estimate: a TimeEstimate that counts the states
+    of each image.
     """
     denoiser = CFGDenoiser(model, config, labels)
     for state in sample_states(model, noise, config, labels, denoiser):
         x = state
         if estimate:
             estimate.add(len(x))
-    return ((x + 1) / 2).clamp(0, 1), denoiser.nfe
+    return ((x + 1) / 2).clamp(0, 1).cpu(), denoiser.nfe
 
 
 def sample_batches(model, config, labels, count, size):
@@ -127,6 +131,7 @@ def sample_batches(model, config, labels, count, size):
     estimate = TimeEstimate("samples", count * (config.steps + 1))
     for start in bar(range(0, count, BATCH_SIZE), "batches"):
         batch = None if labels is None else labels[start : start + BATCH_SIZE]
+        # Drawn on the CPU, so that a seed starts the same images on every device.
         noise = torch.randn(min(BATCH_SIZE, count - start), 3, size, size)
         yield sample(model, noise, config, batch, estimate)[0]
 

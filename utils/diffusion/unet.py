@@ -103,7 +103,7 @@ class UNet(nn.Module):
     channels; channels: at each resolution, the finest first; num_blocks: residual
     blocks per resolution, in the encoder and in the decoder; condition: dimension of
     the embedding of noise level and label; bfloat16: compute products in bfloat16 with
-    float32 sums, by default (None) on a processor with units for it.
+    float32 sums, by default (None) on a device with units for it.
     """
 
     def __init__(
@@ -169,7 +169,8 @@ class UNet(nn.Module):
         """Images (B, C, H, W), sigma (B,) and labels (B,) -> (B, C, H, W)."""
         bfloat16 = self.bfloat16
         if bfloat16 is None:
-            bfloat16 = has_bfloat16_units(x.device) and bfloat16_products_are_right()
+            units = has_bfloat16_units(x.device)
+            bfloat16 = units and bfloat16_products_are_right(x.device)
         # Pad so that every resolution is a whole number of pixels.
         height, width = x.shape[-2:]
         padding = (0, -width % self.coarsest, 0, -height % self.coarsest)

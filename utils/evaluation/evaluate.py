@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from utils.cli import UsageError
 from utils.cli.progress import TimeEstimate, bar
 from utils.data.duplicates import near_duplicates
-from utils.device import fork_rng
+from utils.device import choose_device, fork_rng
 from utils.diffusion.sampling import BATCH_SIZE, draw_labels, sample
 from utils.evaluation.features import find_extractor
 from utils.evaluation.metrics import (
@@ -286,6 +286,7 @@ def generate_from(model, config, start):
         estimate = TimeEstimate(name, len(start.noise) * (config.steps + 1))
         for noise, labels in bar(start.batches(), name):
             begin = time.perf_counter()
+            # The images come back to the CPU, so the time includes all work of a GPU.
             batch, nfe = sample(model, noise, config, labels, estimate)
             times.append((time.perf_counter() - begin) / len(noise))
             images.append(batch)
@@ -304,7 +305,7 @@ def reference_stats(args, metadata):
     Raises:
         UsageError: if there are too few samples or photos for a distance.
     """
-    extractor = find_extractor(args.extractor)
+    extractor = find_extractor(args.extractor, choose_device(args.device))
     sides = open_datasets(metadata, args.data, strict=args.strict_data)
     training, validation = (extract(extractor, side.all_images()) for side in sides)
     photos = torch.cat([training, validation])

@@ -112,7 +112,7 @@ class FlowerFeatures(nn.Module):
         return self.head(self(images))
 
 
-def load_features(path):
+def load_features(path, device="cpu"):
     """Return the feature extractor of a file, in float32 and evaluation mode.
 
     Raises:
@@ -134,19 +134,22 @@ def load_features(path):
     }
     # The file decides the classes.
     try:
-        return restore(lambda: FlowerFeatures(**metadata["args"]), weights, path)
+        model = restore(lambda: FlowerFeatures(**metadata["args"]), weights, path)
+        return model.to(device)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} does not fit features: {error}; train again") from None
 
 
-def find_extractor(name):
+def find_extractor(name, device="cpu"):
     """Return a function (B, 3, H, W) -> (B, D): pixels, Inception, or a file's."""
     if str(name) == "pixels":
         return nn.Flatten()
-    return inception() if str(name) == "inception" else load_features(Path(name))
+    if str(name) == "inception":
+        return inception(device)
+    return load_features(Path(name), device)
 
 
-def inception():
+def inception(device):
     """Return torchmetrics' Inception, which downloads its weights at its first use."""
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
@@ -154,4 +157,5 @@ def inception():
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"])  # D = 2048
     except ModuleNotFoundError as error:
         raise UserError(f"{error}; install it: pip install -e '.[metrics]'") from None
-    return lambda images: network((images * 255).round().byte())
+    network = network.to(device)
+    return lambda images: network((images.to(device) * 255).round().byte())

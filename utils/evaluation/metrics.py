@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from utils.device import device_of
+
 SHIFT = 1  # pixels by which a copy may be moved
 COPY_RATIO = 1 / 3  # of the distances to the nearest and the second nearest photo
 MIN_IMAGES = 10  # of which a resample is meaningful
@@ -24,6 +26,7 @@ Z = 1.96  # standard deviations of a 95 % interval
 def extract(extractor, images, batch_size=256):
     """Return the features (N, D) of images (N, 3, H, W) in [0, 1], in float64.
 
+    They are on the CPU, where all metrics are computed: not every GPU has float64.
     extractor: a module in evaluation mode, or a function, (B, 3, H, W) -> (B, D).
 
     Raises:
@@ -31,8 +34,9 @@ def extract(extractor, images, batch_size=256):
     """
     if getattr(extractor, "training", False) and len(list(extractor.parameters())):
         raise ValueError("the extractor is in training mode; call its eval() first")
-    parts = [extractor(batch).cpu().double() for batch in images.split(batch_size)]
-    features = torch.cat(parts)
+    device = device_of(extractor)
+    parts = [extractor(batch.to(device)).cpu() for batch in images.split(batch_size)]
+    features = torch.cat([part.double() for part in parts])
     if features.ndim != 2 or len(features) != len(images):
         raise ValueError(f"features must be (N, D), got {tuple(features.shape)}")
     return features
