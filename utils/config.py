@@ -203,7 +203,7 @@ class DiffusionSettings(SamplerConfig, Settings):
         "proportion of the training after which the guide is saved; 0 for none",
         type=fraction,
     )
-    # auto: bf16 on a processor with units for it, else fp32
+    # auto: bf16 on a device with units for it, else fp32
     precision: str = setting(
         "auto", "precision of the network's products", choices=PRECISIONS
     )

@@ -70,6 +70,9 @@ def test_a_guide_follows_the_model(model):
     assert {p.dtype for p in model.guide.parameters()} == {torch.float64}
     model.to("meta")
     assert {p.device.type for p in model.guide.parameters()} == {"meta"}
+    # A guide that is set later, as after a training.
+    model.set_guide(small())
+    assert {p.device.type for p in model.guide.parameters()} == {"meta"}
 
 
 def test_a_run_of_a_constant_rate_keeps_its_guide_for_more_epochs(model, tmp_path):

@@ -67,7 +67,7 @@ def here_and_there(model, compute, kind=MPS):
     return results
 
 
-# Training -----------------------------------------------------------------------------
+# Training ----------------------------------------------------------------------------
 
 
 def steps_of(settings, batch_loss, count=2):
@@ -159,7 +159,7 @@ def test_a_training_step_of_a_feature_extractor(name):
     assert_same(*here_and_there(model, steps_of(settings, loss)))
 
 
-# Sampling -----------------------------------------------------------------------------
+# Sampling ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
@@ -237,7 +237,7 @@ def test_codes_and_images_of_autoencoders(name):
         assert there.device == CPU and torch.equal(here, there)
 
 
-# Measuring ----------------------------------------------------------------------------
+# Measuring ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TRUNKS)
@@ -253,7 +253,7 @@ def test_features_for_metrics_are_on_the_cpu_in_float64(name):
     assert torch.equal(pixels, photos().flatten(1).double())
 
 
-# The test itself ----------------------------------------------------------------------
+# The test itself ---------------------------------------------------------------------
 
 
 def faulty_sampler(denoise, x, sigmas):
@@ -315,6 +315,9 @@ def test_the_simulated_device_refuses_what_pytorch_refuses(kind):
                 mixture()
         with pytest.raises(TypeError, match="numpy"):
             x.numpy()
-    if kind == "mps":
-        with SimulatedDevice(kind), pytest.raises(TypeError, match="float64"):
-            torch.ones(3, device=kind).double()
+    if kind == MPS:
+        with SimulatedDevice(kind):
+            with pytest.raises(TypeError, match="float64"):
+                x.double()
+            with pytest.raises(NotImplementedError, match="ndtri"):
+                torch.special.ndtri(x)

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from utils.device import accelerator
 
+MISSING = {"special_ndtri"}  # functions that the project needs, and mps does not have
 # Functions that may take tensors of two devices, as their result has that of the first.
 COPIES = {"copy_", "__setitem__", "__set__", "_has_compatible_shallow_copy_type"}
 
@@ -40,7 +41,8 @@ class SimulatedDevice(TorchFunctionMode):
 
     Everything is computed on the CPU, so that values are right and no GPU is needed.
     But a tensor has the device that it would have, and what PyTorch refuses is refused:
-    to mix devices, to read the memory of a GPU by `.numpy()`, and float64 on mps.
+    to mix devices, to read the memory of a GPU by `.numpy()`, and on mps float64 and
+    MISSING functions.
     """
 
     # A storage has a device: that of its views, and of parameters whose `data` are
@@ -57,6 +59,10 @@ class SimulatedDevice(TorchFunctionMode):
             return self.device_of(*args)
         if name == "numpy":
             self.refuse(self.is_here(args[0]), TypeError, "numpy of a GPU's tensor")
+        missing = name in MISSING and self.device.type == "mps"
+        self.refuse(
+            missing and self.is_here(args[0]), NotImplementedError, f"no {name} on mps"
+        )
         # Where the result is: where it is asked for, or where the inputs are.
         asked = self.asked(name, args, kwargs)
         here = self.common(name, args, kwargs) if asked is None else asked

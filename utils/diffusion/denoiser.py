@@ -100,11 +100,19 @@ def objective_named(name):
 
 # Noise levels of training --------------------------------------------------------
 
+
+def normal_quantile(u):
+    """Return the numbers below which N(0, 1) has probability u: (B,) -> (B,)."""
+    # MPS has no such function.
+    on = "cpu" if u.device.type == "mps" else u.device
+    return torch.special.ndtri(u.to(on)).to(u.device)
+
+
 DENSITIES = {  # name -> (u in (0, 1), schedule, mean, std) -> quantile of s
     # ln s ~ N(mean, std^2); a logit-normal time of flow matching is the same (Esser et
     # al. 2024, arXiv:2403.03206).
     "lognormal": lambda u, schedule, mean, std: torch.exp(
-        mean + std * torch.special.ndtri(u)
+        mean + std * normal_quantile(u)
     ),
     # Nichol & Dhariwal 2021, arXiv:2102.09672.
     "cosine": lambda u, *_: torch.tan(math.pi / 2 * u),
