@@ -26,13 +26,15 @@ FIGURES = (
     *("straightness", "interpolation", "inpaint"),
     "init --init {place}/photos/astilbe/000.png",
 )
-SAME = [  # command, flags: its files are those of the CPU, to the bit
+QUICK = [  # command, flags: its files are those of the CPU, to the bit
     ("random_generation", f"{VAE} --count 3"),
     ("random_generation", f"{VAE} --count 3 --save {{out}}/x.npy"),
     ("random_generation", f"{DIFFUSION} --count 3 --steps 3 --guidance 2"),
     ("random_generation", f"{DIFFUSION} --count 3 --steps 3 --save {{out}}/x.npy"),
     ("visualization", f"{VAE} {PHOTOS}"),
     (VISUALIZE, f"{VAE} {PHOTOS}"),
+]
+SLOW = [
     *(
         (VISUALIZE, f"{DIFFUSION} {PHOTOS} --steps 2 --count 2 --show {figure}")
         for figure in FIGURES
@@ -88,7 +90,10 @@ def run(name, flags, place, out, device):
     return out
 
 
-@pytest.mark.parametrize("name, flags", SAME)
+@pytest.mark.parametrize(
+    "name, flags",
+    [*QUICK, *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW)],
+)
 def test_files_are_those_of_the_cpu(place, tmp_path, name, flags):
     """A real GPU rounds otherwise, so that they are nearly those."""
     here, there = (
@@ -116,19 +121,18 @@ def test_an_evaluation_is_that_of_the_cpu(place, tmp_path, capsys):
     ].keys()
 
 
+@pytest.mark.slow
 def test_samplers_are_compared(place, tmp_path, monkeypatch):
     """Distances are those of the CPU; times are not, and their device is named."""
     colours = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
     monkeypatch.setattr(
         "utils.evaluation.evaluate.find_extractor", lambda _, device: colours.to(device)
     )
-    flags = f"{{place}}/Best_diffusion.pkl {PHOTOS} --count 20 --nfe 2 --sigma-min 60"
-    found = []
+    tiny, found = save_small(tmp_path / "tiny.pkl", n_steps=6), []
+    flags = f"{tiny} {PHOTOS} --count 20 --nfe 2"
     for device in ("cpu", MPS):
         out = run("tools.compare_samplers", flags, place, tmp_path / device, device)
-        found.append(
-            json.loads((out / "log/compare_samplers_diffusion.json").read_text())
-        )
+        found.append(json.loads((out / "log/compare_samplers_tiny.json").read_text()))
     assert "accelerator" not in found[0]["facts"]["machine"]
     assert found[1]["facts"]["machine"]["accelerator"] == MPS
     for here, there in zip(*(f["points"] for f in found), strict=True):
@@ -136,6 +140,7 @@ def test_samplers_are_compared(place, tmp_path, monkeypatch):
         assert here == there
 
 
+@pytest.mark.slow
 def test_a_model_is_straightened(place, tmp_path):
     weights = "--weights {place}/Best_diffusion.pkl --couplings 20 --epochs 1"
     out = run("tools.reflow", weights, place, tmp_path, MPS)
@@ -144,6 +149,7 @@ def test_a_model_is_straightened(place, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_an_extractor_is_trained(place, tmp_path, capsys):
     flags = f"{PHOTOS} --epochs 1 --batch-size 16 --model features_b"
     out = run("tools.train_features", flags, place, tmp_path, MPS)
@@ -152,6 +158,7 @@ def test_an_extractor_is_trained(place, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("Epoch: 0, Train Loss: ")
 
 
+@pytest.mark.slow
 def test_a_step_is_timed(place, tmp_path):
     flags = "--channels 16 --batch-size 2"
     out = run("tools.benchmark", flags, place, tmp_path, MPS)
@@ -159,6 +166,7 @@ def test_a_step_is_timed(place, tmp_path):
     assert found["machine"]["accelerator"] == MPS and found["seconds_per_step"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MLPAE", "AE", "VAE", "diffusion"])
 def test_a_training_with_all_its_pictures(place, tmp_path, name):
     """Priors, guide, samples of the best weights: all that follows the epochs."""
