@@ -315,8 +315,7 @@ def test_the_simulated_device_refuses_what_pytorch_refuses(kind):
                 mixture()
         with pytest.raises(TypeError, match="numpy"):
             x.numpy()
-    if kind == MPS:
-        with SimulatedDevice(kind):
+        if kind == MPS:
             with pytest.raises(TypeError, match="float64"):
                 x.double()
             with pytest.raises(NotImplementedError, match="ndtri"):
