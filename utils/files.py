@@ -2,7 +2,8 @@
 
 # A file is written under a temporary name in its own folder, forced to disk, and
 # renamed. Where it is a symbolic link, the file that the link leads to is replaced.
-# Of the processes of torchrun only rank 0 writes; for the others nothing happens.
+# Of the processes of torchrun only rank 0 writes; for the others nothing happens, but
+# for files that each host has for itself: `everywhere`.
 
 import contextlib
 import csv
@@ -62,11 +63,11 @@ def writing(path, remedy="free the space or choose another place"):
         raise UserError(f"cannot write {path}: {error.strerror}; {remedy}") from None
 
 
-def prepare_target(path):
+def prepare_target(path, everywhere=False):
     """Make the folder of `path`, remove the rest of a killed run; return the path."""
     # Raises UserError if the file could not be saved later.
     path = Path(path)
-    if not leads():
+    if not (everywhere or leads()):
         return path
     prepare_folder(path.parent)
     if path.is_dir():
@@ -133,10 +134,10 @@ def read_json(path):
         raise UserError(f"{path} is no JSON: {error!s:.80}; make it again") from None
 
 
-def replace_file(path, chunks):
+def replace_file(path, chunks, everywhere=False):
     """Write a temporary file, force it to disk, then rename it to `path`."""
     # chunks: an iterable of bytes, written one after the other.
-    if not leads():
+    if not (everywhere or leads()):
         return
     path, part = os.path.realpath(path), temporary(path)
     try:

@@ -238,14 +238,14 @@ def build(path, source, key):
             yield bytes(one)
 
     # The old description belongs to the old photos.
-    description = prepare_target(path.with_suffix(".json"))
+    description = prepare_target(path.with_suffix(".json"), everywhere=True)
     description.unlink(missing_ok=True)
-    replace_file(prepare_target(path), chunks())
+    replace_file(prepare_target(path, everywhere=True), chunks(), everywhere=True)
     images = map_photos(path, shape, found).subset(slice(shape[0] - len(bad)))
     facts = {"key": key, "pixels": found, "bad": [i for i, _ in bad]}
     facts["duplicates"] = [sorted(group) for group in near_duplicates(images)]
     content = {"facts": facts, "checksum": facts_checksum(facts)}
-    replace_file(description, [json.dumps(content).encode()])
+    replace_file(description, [json.dumps(content).encode()], everywhere=True)
 
 
 def default_folder():
