@@ -193,8 +193,11 @@ def test_another_size_and_another_folder_have_their_own_caches(
     assert len(list(folder.glob("*.npy"))) == 3 and rebuilt(caplog) == []
 
 
-def test_rows_of_a_map_are_those_of_the_file(tmp_path):
-    """In any order, with repetition, of any kind of index."""
+@pytest.mark.parametrize("by_map", [False, True])
+def test_rows_of_a_map_are_those_of_the_file(tmp_path, monkeypatch, by_map):
+    """In any order, with repetition, of any kind of index; with and without preadv."""
+    if by_map:
+        monkeypatch.delattr(os, "preadv", raising=False)
     images = drawn_map(tmp_path / "x.npy", 700, 8)
     plain = torch.cat(list(drawn_parts(700, 8)))
     rows = torch.randint(700, (300,), generator=torch.manual_seed(0))

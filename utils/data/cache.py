@@ -10,10 +10,9 @@ import io
 import json
 import logging
 import math
-import mmap
 import os
 import shutil
-import warnings
+import weakref
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +36,6 @@ from utils.files import (
 )
 
 IN_MEMORY = 2**29  # bytes of decoded photos, above which a cache is always used
-RESIDENT = 2**28  # bytes of a map that may be in memory at a time
-AROUND = 2**16  # bytes that Linux maps around one that is read
 PART, READ = 1024, 2**24  # photos decoded, and bytes checked, at a time
 DECODING = 1  # version of what `decode` and `near_duplicates` make of photos
 REMEDY = "free the space, or name another folder with --cache DIR"
@@ -70,13 +67,13 @@ class Unusable(Exception):
 class PhotoMap:
     """Photos in a file, uint8 (N, 3, H, W), which are read as they are indexed.
 
-    pixels: tensor of the whole file; rows: (N,) of int64, those that belong here.
-    An index of any kind returns a tensor in memory, as that of a tensor would.
+    array: the numpy.memmap of the whole file; handle: its descriptor; rows: (N,) of
+    int64, those that belong here. An index of any kind returns a tensor in memory, as
+    that of a tensor would; raises UserError if the file cannot be read any more.
     """
 
-    def __init__(self, pixels, mapping, rows):
-        self.pixels, self.mapping, self.rows = pixels, mapping, rows
-        self.touched = 0  # bytes, since mapped pages were given back
+    def __init__(self, path, array, handle, rows):
+        self.path, self.array, self.handle, self.rows = path, array, handle, rows
 
     def __len__(self):
         return len(self.rows)
@@ -84,16 +81,34 @@ class PhotoMap:
     @property
     def shape(self):
         """The shape as of a tensor: (N, 3, H, W)."""
-        return torch.Size((len(self), *self.pixels.shape[1:]))
+        return torch.Size((len(self), *self.array.shape[1:]))
 
     def __getitem__(self, index):
         rows = self.rows[index]
+        images = self.read(rows.flatten().numpy())
+        return torch.from_numpy(images).view(*rows.shape, *self.array.shape[1:])
+
+    def read(self, rows):
+        """Return these rows of the file: (N,) -> uint8 (N, 3, H, W)."""
+        # Where the system has it by a call for each row: it is faster than through the
+        # map, whose pages count as memory of this process once they are touched, and an
+        # error of the disk does not kill the process.
+        if not hasattr(os, "preadv"):
+            return np.asarray(self.array[rows])
+        images = np.empty((len(rows), *self.array.shape[1:]), np.uint8)
+        places = (self.array.offset + rows * self.array[0].nbytes).tolist()
         # In the order of the file, which is the fastest for a disk.
-        order = rows.flatten().argsort()
-        images = self.pixels.index_select(0, rows.flatten()[order])
-        self.give_back(images)
-        images = images.index_select(0, order.argsort())
-        return images.view(*rows.shape, *self.pixels.shape[1:])
+        for number in rows.argsort().tolist():
+            image = images[number]
+            try:
+                if os.preadv(self.handle, (image,), places[number]) < image.nbytes:
+                    raise OSError(errno.EIO, "it was cut off")
+            except OSError as error:
+                raise UserError(
+                    f"cannot read {self.path}: {error.strerror}; start again, or name "
+                    "another folder with --cache DIR"
+                ) from None
+        return images
 
     def split(self, size):
         """Yield tensors of `size` photos, as that of a tensor would."""
@@ -102,16 +117,7 @@ class PhotoMap:
 
     def subset(self, rows):
         """Return the PhotoMap of these rows, which are not read."""
-        return PhotoMap(self.pixels, self.mapping, self.rows[rows])
-
-    def give_back(self, images):
-        """Release mapped pages where more than RESIDENT bytes may be in memory."""
-        # They count as memory of this process, though the system may drop them. Their
-        # content stays in the system's cache of the disk.
-        self.touched += images.numel() + len(images) * AROUND
-        if self.touched > RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
-            self.mapping.madvise(mmap.MADV_DONTNEED)
-            self.touched = 0
+        return PhotoMap(self.path, self.array, self.handle, self.rows[rows])
 
 
 def subset(images, rows):
@@ -153,11 +159,11 @@ def map_photos(path, shape, expected):
                 raise Unusable("its photos are damaged")
             # Not copy-on-write, for which the system wants as much memory as the file.
             array = np.memmap(file, np.uint8, "r", len(header), shape)
+            handle = os.dup(file.fileno())
     except OSError as error:
         raise Unusable(f"it cannot be read: {error.strerror}") from None
-    with warnings.catch_warnings():  # torch warns that it cannot be written
-        warnings.simplefilter("ignore")
-        return PhotoMap(torch.from_numpy(array), array.base, torch.arange(shape[0]))
+    weakref.finalize(array, os.close, handle)
+    return PhotoMap(path, array, handle, torch.arange(shape[0]))
 
 
 def checksum(file):
