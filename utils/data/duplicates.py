@@ -2,7 +2,7 @@
 
 # Only those images are compared whose thumbnails can be near each other: thumbnails are
 # projected onto few axes, which makes no distance longer, and put into a tree of boxes
-# (Bentley 1975). A million images take about 0.9 GB while they are compared.
+# (Bentley 1975). Each image takes 192 numbers of 4 bytes while they are compared.
 
 from heapq import heapify, heappop, heappush
 
