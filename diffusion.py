@@ -169,7 +169,8 @@ class Diffuser(Denoiser):
     def sample(self, shape, n_steps):
         """Return all n_steps + 1 states (B, C, H, W), from noise to finished images."""
         self.eval()
-        return list(self.states(torch.randn(shape).to(self.betas.device), n_steps))
+        x = torch.randn(shape).to(self.betas.device)
+        return list(self.states(x, n_steps))
 
     def save(self, path):
         """Save the weights as a bare state_dict; makes the folder."""
@@ -300,14 +301,13 @@ def run_training(args, settings, state, board, started):
     optimizer, scheduler, ema = prepare_training(settings, model, steps)
     trainer = make_trainer(optimizer, scheduler, model, loaders, loss, device, ema=ema)
     stopping = (total, settings.patience, PICTURE_EVERY)
-    guide_after = max(1, round(settings.guide_at * total))  # epochs
     for epoch in trainer.fit(folder, *stopping, csv_path, metadata, resumed=state):
         done = epoch.number + 1
         print(f"Epoch: {done}/{total}, Train Loss: {epoch.train_loss:.4f}", flush=True)
         board.scalars(epoch)
         if epoch.restored or not leads():
             continue
-        if settings.guide_at and done == guide_after:
+        if settings.guide_at and done == max(1, round(settings.guide_at * total)):
             save_guide(folder, trainer.eval_model, metadata)
         if done % PICTURE_EVERY == 0:
             path = vis / f"random_images_{name}_epoch_{done}.png"

@@ -21,6 +21,7 @@ COMMANDS = {  # module of a command that runs a model -> the least that it is gi
     "tools.ladder": "weights.pth",
     "tools.nearest_neighbours": "",
     "tools.reflow": "",
+    "tools.scaling": "",
     "tools.train_features": "",
     "tools.visualize.__main__": "",
 }

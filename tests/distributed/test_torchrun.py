@@ -1,7 +1,6 @@
-"""P26, D01, D02, D07: torchrun itself, killed workers, and two hosts."""
+"""P26: torchrun itself, what its workers write, and two hosts."""
 
 import os
-import random
 import re
 import shutil
 import signal
@@ -11,74 +10,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.helpers.commands import script_of
 from tests.helpers.project import run_command
-from tests.helpers.torchrun import Torchrun, alive
+from tests.helpers.torchrun import HERE, Torchrun, alive, old_or_new, training
 from tests.helpers.training import rows_of
-from utils.checkpoint import last_name, load_checkpoint, weights_name
-from utils.checkpoint.resume import read_state
 
 pytestmark = pytest.mark.slow
-NAME, FOREVER = "MLPAE", 10**6
-HERE = ("--standalone", "--nproc_per_node")
+NAME = "MLPAE"
 # Anything that changes a file, by strace's names of system calls.
 CHANGES = re.compile(r"^\d+ +(rename|unlink|mkdir|openat\(.*O_(WRONLY|RDWR|CREAT))")
-
-
-def training(name, out, photos, *more, epochs=FOREVER):
-    """Return the arguments of a training of small photos on the CPU."""
-    args = ["--model", name, "--image-size", 8, "--batch-size", 16, "--data", photos]
-    args += ["--epochs", epochs, "--patience", FOREVER, "--device", "cpu"]
-    args += ["--channels", "16,32"] if name == "diffusion" else []
-    return [script_of(name), *args, "--out", out, *more]
-
-
-def old_or_new(out, name):
-    """Assert that weights and state can be read, and that nothing else is left."""
-    load_checkpoint(out / "models" / weights_name(name))
-    read_state(out / "models" / last_name(name))
-    assert not list((out / "models").glob("*.tmp"))
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("trial", range(10))
-def test_a_killed_worker_ends_all(few_photos, tmp_path, rank, trial):
-    """D01, D02: not 0 within 60 s, no orphan, old or new; 20 of 20."""
-    name, out = ("MLPAE", "diffusion")[trial % 2], tmp_path / "out"
-    command = training(name, out, few_photos)
-    with Torchrun(tmp_path / "said", (*HERE, 2), *command) as run:
-        run.until(r"Epoch: [2-9]")
-        time.sleep(random.Random(10 * trial + rank).uniform(0, 1))
-        workers, killed = run.workers(), time.monotonic()
-        os.kill(workers[rank], signal.SIGKILL)
-        assert run.wait(60) != 0 and time.monotonic() - killed < 60
-        assert sorted(workers) == [0, 1]
-        assert not [number for number in workers.values() if alive(number)]
-        assert "Traceback" not in "".join(run.said("stderr").values())
-    old_or_new(out, name)
-    with Torchrun(
-        tmp_path / "again", (*HERE, 2), *training(name, out, few_photos, "--resume")
-    ) as run:
-        run.until(r"Epoch: [3-9]")
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["MLPAE", "diffusion"])
-def test_a_signal_to_torchrun(few_photos, tmp_path, name, signum):
-    """D07: ends within 40 s, no orphan, no trace; the command that resumes."""
-    out = tmp_path / "out"
-    with Torchrun(
-        tmp_path / "said", (*HERE, 2), *training(name, out, few_photos)
-    ) as run:
-        run.until(r"Epoch: [2-9]")
-        workers = run.workers()
-        os.kill(run.process.pid, signum)
-        assert run.wait(40) != 0
-        assert not [number for number in workers.values() if alive(number)]
-        first, second = (run.said("stderr")[rank] for rank in (0, 1))
-    assert second == "" and "Traceback" not in first
-    assert re.search(r"resume with: torchrun --nproc_per_node 2 .* --resume$", first)
-    old_or_new(out, name)
 
 
 def test_only_rank_0_writes(few_photos, tmp_path):

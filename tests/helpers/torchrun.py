@@ -9,7 +9,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.helpers.commands import script_of
 from tests.helpers.project import GUARD, PROJECT
+from utils.checkpoint import last_name, load_checkpoint, weights_name
+from utils.checkpoint.resume import read_state
+
+FOREVER = 10**6  # epochs
+HERE = ("--standalone", "--nproc_per_node")  # options, before a number
 
 
 class Torchrun:
@@ -102,3 +108,18 @@ def alive(number):
         state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
         return state != "Z"
     return False
+
+
+def training(name, out, photos, *more, epochs=FOREVER):
+    """Return the arguments of a training of small photos on the CPU."""
+    args = ["--model", name, "--image-size", 8, "--batch-size", 16, "--data", photos]
+    args += ["--epochs", epochs, "--patience", FOREVER, "--device", "cpu"]
+    args += ["--channels", "16,32"] if name == "diffusion" else []
+    return [script_of(name), *args, "--out", out, *more]
+
+
+def old_or_new(out, name):
+    """Assert that weights and state can be read, and that nothing else is left."""
+    load_checkpoint(out / "models" / weights_name(name))
+    read_state(out / "models" / last_name(name))
+    assert not list((out / "models").glob("*.tmp"))

@@ -24,6 +24,10 @@ def test_it_is_short():
     assert len(README.splitlines()) <= 130 and len(README.encode()) <= 9000
 
 
+# Flags of other programs that docs/scale.md names.
+TORCHRUN = {"--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_id"}
+TORCHRUN |= {"--rdzv_endpoint", "--rdzv_conf", "--local_addr", "--max_restarts"}
+SLURM = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"}
 DOCUMENTS = [p for p in PROJECT.glob("docs/*.md") if ".template" not in p.name]
 
 
@@ -44,6 +48,7 @@ def test_files_and_flags_named_exist(path):
         known |= {flag_of(field.name) for field in fields(settings)}
     known |= set(re.findall(r'"(--[\w-]+)"', tools))
     known |= {"--index-url", "--logdir"}  # of pip and of tensorboard
+    known |= TORCHRUN | SLURM
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known
 
 
