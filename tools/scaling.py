@@ -104,12 +104,16 @@ def train(photos, size, processes, args, place):
     return seconds_per_epoch(out / "log" / "diffusion.csv")
 
 
-def deviation(points):
-    """Return the largest relative distance of {x: seconds} from a straight line."""
-    # The line is that of the least squares of these distances.
+def line_through(points):
+    """Return (slope, start, deviation) of a line through {x: seconds}.
+
+    deviation: the largest relative distance from the line, which is that of the least
+    squares of these distances.
+    """
     x, seconds = np.array([*map(int, points)]), np.array([*points.values()])
-    line = np.polyval(np.polyfit(x, seconds, 1, w=1 / seconds), x)
-    return float(np.abs(line / seconds - 1).max())
+    line = np.polyfit(x, seconds, 1, w=1 / seconds)
+    deviation = np.abs(np.polyval(line, x) / seconds - 1).max()
+    return *line.tolist(), float(deviation)
 
 
 def measure(args):
@@ -137,8 +141,8 @@ def table(found):
     for panel, name in names.items():
         points = found[panel].items()
         cells = ", ".join(f"{number}: {seconds:.3g}" for number, seconds in points)
-        line = found["deviation"].get(panel)
-        rows.append([name, cells, f"{line:.1%}" if line is not None else ""])
+        line = found["lines"].get(panel)
+        rows.append([name, cells, f"{line[-1]:.1%}" if line else ""])
     return markdown_table(head, rows, text_columns=2)
 
 
@@ -149,7 +153,7 @@ def main(argv=None):
     os.environ["OMP_NUM_THREADS"] = "1"
     prepare_folder(args.out / "log")
     found = measure(args)
-    found["deviation"] = {name: deviation(found[name]) for name in ("photos", "pixels")}
+    found["lines"] = {name: line_through(found[name]) for name in ("photos", "pixels")}
     found["machine"] = machine_facts() | {"threads": 1}
     write_json(args.out / "log" / "scaling.json", found)
     plot_scaling(found, args.out / "vis" / "scaling.png")

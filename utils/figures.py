@@ -277,16 +277,19 @@ def plot_ladder(models, photos, path):
 
 def plot_scaling(panels, path):
     """Plot seconds per epoch against photos, pixels and processes."""
-    # panels: name -> {number: seconds}. The dashed line is a time in proportion to the
-    # number, or for processes to its inverse, through the first point.
+    # panels: name -> {number: seconds}; of photos and pixels also `lines`, (slope,
+    # start, ...). The line of processes is the time of one, divided by their number.
     figure = Figure(figsize=(11, 3.8), dpi=DPI, layout="constrained")
     names = {"photos": "photos", "pixels": "pixels per image", "processes": "processes"}
     for axes, (name, label) in zip(figure.subplots(1, 3), names.items(), strict=True):
-        numbers, seconds = np.array([*map(int, panels[name])]), panels[name].values()
-        share = numbers / numbers[0]
-        ideal = (1 / share if name == "processes" else share) * next(iter(seconds))
-        axes.plot(numbers, ideal, color="black", linestyle="--", label="in proportion")
-        axes.plot(numbers, list(seconds), "o", label="measured")
+        seconds = list(panels[name].values())
+        numbers = np.array([*map(int, panels[name])])
+        if name in panels["lines"]:
+            ideal, word = np.polyval(panels["lines"][name][:2], numbers), "line"
+        else:
+            ideal, word = seconds[0] * numbers[0] / numbers, "in proportion"
+        axes.plot(numbers, ideal, color="black", linestyle="--", label=word)
+        axes.plot(numbers, seconds, "o", label="measured")
         axes.set(xlabel=label, ylim=0, xticks=numbers)
         axes.grid(alpha=0.3)
         axes.legend()
