@@ -106,6 +106,7 @@ def test_hosts_with_other_photos_are_refused(few_photos, tmp_path):
     assert "64 photos" in first.err and "63 photos" in first.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["VAE", "diffusion"])
 def test_resume(few_photos, tmp_path, name):
     """P5, P26: killed and resumed by two processes, the bits are those of one run."""
