@@ -67,7 +67,7 @@ def noise_tables(n_steps):
     Step t = 0 .. n_steps - 1 adds noise of variance betas[t]; alphas_bar[t] is the
     proportion of the photo's variance that remains after it (equation 4).
     """
-    u = torch.linspace(-6, 6, n_steps, dtype=torch.float64)  # float32 at the end
+    u = torch.linspace(-6, 6, n_steps, dtype=torch.float64, device="cpu")
     betas = beta_min + (beta_max - beta_min) * torch.sigmoid(u)
     alphas, alphas_bar = 1 - betas, torch.cumprod(1 - betas, dim=0)
     tables = {

@@ -17,7 +17,6 @@ from matplotlib.ticker import (
     NullLocator,
     StrMethodFormatter,
 )
-from torchvision.utils import make_grid
 
 from utils.checkpoint import result_words
 from utils.files import read_csv, write_file
@@ -41,11 +40,17 @@ def enlarge(picture, factor):
 
 def grid(images, columns, factor=1):
     """Images (B, 3, H, W), clipped to [0, 1] -> one enlarged picture (H', W', 3)."""
-    tiles = images.detach().cpu().float().clamp(0, 1)
-    picture = make_grid(
-        tiles, nrow=min(columns, len(tiles)), padding=GAP, pad_value=1.0
-    )
-    return enlarge(picture.permute(1, 2, 0).numpy(), factor)
+    tiles = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    count, height, width, channels = tiles.shape
+    columns = min(columns, count)
+    # White between the images and around them.
+    rows, tall, wide = -(-count // columns), height + GAP, width + GAP
+    shape = rows * tall + GAP, columns * wide + GAP, channels
+    picture = np.ones(shape, np.float32)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * tall + GAP, i % columns * wide + GAP
+        picture[top : top + height, left : left + width] = tile
+    return enlarge(picture, factor)
 
 
 def labelled(images, columns, words):

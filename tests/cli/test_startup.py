@@ -98,6 +98,19 @@ def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, modu
     assert not out.exists()
 
 
+def test_no_command_loads_the_compiler(trap, tmp_path, few_photos):
+    """torch.compile takes as long to load as torch, and torchvision would load it."""
+    small = ["--epochs", 1, "--image-size", 8, "--data", few_photos]
+    commands = [
+        ["train_script.py", "--model", "AE", *small],
+        ["diffusion.py", "--channels", "16,32", *small],
+        ["random_generation.py", "--model", "AE", "--count", 1],
+    ]
+    for script, *args in commands:
+        end = run(script, *args, "--out", tmp_path, env=trap("torch._dynamo"))
+        assert end.code == 0, end.err
+
+
 TOUCH = """
 import resource, sys
 import torch

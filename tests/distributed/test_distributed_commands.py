@@ -106,6 +106,26 @@ def test_hosts_with_other_photos_are_refused(few_photos, tmp_path):
     assert "64 photos" in first.err and "63 photos" in first.err
 
 
+def test_each_host_writes_its_own_cache(few_photos, tmp_path):
+    """P26: although only rank 0 writes results."""
+    for rank in range(2):
+        (tmp_path / f"host_{rank}").mkdir()
+
+    def go_home():
+        os.chdir(tmp_path / f"host_{os.environ['RANK']}")
+
+    args = ["--model", "MLPAE", *SMALL, "--data", few_photos, "--cache", "cache"]
+    args += ["--out", tmp_path / "out", "--device", "cpu"]
+    options = {"folder": tmp_path / "said", "before": go_home, "hosts": 2}
+    ended = run_all(2, "train_script.py", *args, **options)
+    assert {process.code for process in ended} == {0} and silent(ended)
+    first, second = (
+        {path.name: path.read_bytes() for path in (home / "cache").glob("photos_*.*y")}
+        for home in sorted(tmp_path.glob("host_*"))
+    )
+    assert first == second and len(first) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["VAE", "diffusion"])
 def test_resume(few_photos, tmp_path, name):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+from torch.overrides import TorchFunctionMode
 
 from utils.checkpoint.saving import FORMAT, KEY
 from utils.cli import UserError
@@ -228,11 +229,24 @@ def restore(build, weights, path):
     Raises:
         UserError: if they do not fit.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), SkipNormal():
         check_fit(build(), weights, path)
     model = build()
     model.load_state_dict(weights, strict=True)
     return model.eval()
+
+
+class SkipNormal(TorchFunctionMode):
+    """Leaves tensors as they are where normal numbers would be drawn into them."""
+
+    # On the meta device, which has no numbers, that would import torch.compile, and
+    # take seconds.
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.Tensor.normal_, torch.nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def check_fit(model, weights, path):

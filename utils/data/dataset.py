@@ -5,8 +5,8 @@ import logging
 import os
 
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import RandomCrop
 
 from utils.cli import UsageError, UserError
 from utils.cli.arguments import did_you_mean
@@ -100,8 +100,10 @@ def random_hflip(images):
 
 def random_translate(images, pixels):
     """Shift a batch (B, 3, H, W) by up to `pixels`; the border is reflected."""
-    crop = RandomCrop(images.shape[2:], padding=pixels, padding_mode="reflect")
-    return crop(images)
+    height, width = images.shape[2:]
+    padded = F.pad(images, [pixels] * 4, mode="reflect")
+    top, left = (int(torch.randint(2 * pixels + 1, ())) for _ in range(2))
+    return padded[:, :, top : top + height, left : left + width]
 
 
 # The split ---------------------------------------------------------------------------

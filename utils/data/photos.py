@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms.v2 import functional as transforms
 
 from utils.cli import UserError
 from utils.config import PHOTO_EXTENSIONS
@@ -102,14 +102,15 @@ def decode(path, width, height):
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"too large: {image.width} x {image.height} pixels")
         image.load()
-        small = transforms.resize(to_rgb(image), [height, width], antialias=True)
-        return transforms.pil_to_tensor(small)  # (3, H, W)
+        small = to_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
 def resized(images, size):
     """Resize images (N, 3, H, W) in [0, 1] as `decode` does, in 8 bits."""
     levels = (images * 255).round().byte()
-    return transforms.resize(levels, [size, size], antialias=True).float() / 255
+    small = F.interpolate(levels, (size, size), mode="bilinear", antialias=True)
+    return small.float() / 255
 
 
 def decode_one(path, width, height):

@@ -20,8 +20,18 @@ OPTIMIZERS = {  # name -> function of (parameters, lr, weight_decay, options of 
 }
 
 
+def start_without_compiler():
+    """Keep torch.optim.Optimizer from importing the compiler, which takes seconds."""
+    # It would exclude these methods from a compilation, of which there is none here.
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method:
+            vars(method).setdefault("__dynamo_disable", method)
+
+
 def make_optimizer(settings, parameters, **muon_options):
     """Return the torch optimizer that the settings name."""
+    start_without_compiler()
     options = muon_options if settings.optimizer == "muon" else {}
     return OPTIMIZERS[settings.optimizer](
         parameters, lr=settings.lr, weight_decay=settings.weight_decay, **options
