@@ -8,38 +8,17 @@ import pytest
 
 from tests.helpers.commands import Result, refused
 from tests.helpers.project import python, run_command
+from tests.helpers.trap import trap_in
 from utils.cli import process
 
 TRAININGS = ("train_script.py", "diffusion.py")
 SCRIPTS = ("train_script", "visualization", "random_generation", "diffusion")
 
-TRAP = """
-import os, sys
-
-class Trap:
-    def find_spec(self, name, path=None, target=None):
-        if name == os.environ["TRAP_MODULE"]:
-            sys.meta_path.remove(self)
-            os.kill(os.getpid(), int(os.environ["TRAP_SIGNAL"]))
-
-sys.meta_path.insert(0, Trap())
-"""
-
 
 @pytest.fixture(scope="module")
 def trap(tmp_path_factory):
     """The environment in which a process signals itself as it imports a module."""
-    folder = tmp_path_factory.mktemp("trap")
-    (folder / "sitecustomize.py").write_text(TRAP)
-
-    def environment(module="torch", signum=signal.SIGKILL):
-        return {
-            "PYTHONPATH": str(folder),
-            "TRAP_MODULE": module,
-            "TRAP_SIGNAL": str(int(signum)),
-        }
-
-    return environment
+    return trap_in(tmp_path_factory.mktemp("trap"))
 
 
 def run(script, *args, env):
@@ -96,19 +75,6 @@ def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, modu
     env = trap(module, getattr(signal, name))
     assert run(script, *few, "--out", out, env=env) == (expected, "", "")
     assert not out.exists()
-
-
-def test_no_command_loads_the_compiler(trap, tmp_path, few_photos):
-    """torch.compile takes as long to load as torch, and torchvision would load it."""
-    small = ["--epochs", 1, "--image-size", 8, "--data", few_photos]
-    commands = [
-        ["train_script.py", "--model", "AE", *small],
-        ["diffusion.py", "--channels", "16,32", *small],
-        ["random_generation.py", "--model", "AE", "--count", 1],
-    ]
-    for script, *args in commands:
-        end = run(script, *args, "--out", tmp_path, env=trap("torch._dynamo"))
-        assert end.code == 0, end.err
 
 
 TOUCH = """
