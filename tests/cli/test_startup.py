@@ -77,6 +77,20 @@ def test_a_signal_while_torch_loads(trap, tmp_path, script, name, expected, modu
     assert not out.exists()
 
 
+LATE = """
+import atexit, os, signal, sys
+from utils.cli import run
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+run(lambda: print("done"))
+"""
+
+
+def test_a_signal_while_the_interpreter_ends():
+    """P22: the end of a command that has done its work has no trace."""
+    end = python("-c", LATE)
+    assert (end.returncode, end.stdout, end.stderr) == (-signal.SIGTERM, "done\n", "")
+
+
 TOUCH = """
 import resource, sys
 import torch

@@ -41,6 +41,12 @@ def program():
     return spec.name.removesuffix(".__main__")
 
 
+# SIGHUP, which Windows lacks: the terminal was closed.
+SIGNALS = [
+    getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if n in dir(signal)
+]
+
+
 def leave(signum, _frame):
     """Exit with 128 + signal number; a second signal has its default action."""
     # torchrun passes a Ctrl-C on that the process had, and ends what does not end.
@@ -51,10 +57,9 @@ def leave(signum, _frame):
 
 def begin():
     """Prepare the process: signals, a line-buffered stdout, one-line messages."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
-        number = getattr(signal, name, None)  # None on Windows
+    for number in SIGNALS:
         # nohup and a shell's `&` let a process ignore signals.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave)
     # A closed stream would give its number to the next file that is opened.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -120,9 +125,15 @@ def processor_times():
 def run(main):
     """Run main() as a command; every end is an exit code and at most one line."""
     begin()
-    with exit_codes():
-        main()
-        sys.stdout.flush()
+    try:
+        with exit_codes():
+            main()
+            sys.stdout.flush()
+    finally:
+        # The interpreter, which ends now, would print the trace of a handler.
+        for number in SIGNALS:
+            if signal.getsignal(number) is leave:
+                signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
