@@ -157,7 +157,9 @@ def latent(root, images, labels):
             [*rounded(place, 3), label]
             for place, label in zip(places, labels[:MAPPED].tolist(), strict=True)
         ],
-        "lengths": {name: rounded(c.norm(dim=1).mean(), 3) for name, c in codes.items()},
+        "lengths": {
+            name: rounded(c.norm(dim=1).mean(), 3) for name, c in codes.items()
+        },
         "gaussians": {name: gaussian(root, name) for name in codes},
     }
 

@@ -113,4 +113,3 @@ def page(facts, weights, manifest):
         worker=read["worker.js"],
         script=read["page.js"] + read["plots.js"],
     )
-
