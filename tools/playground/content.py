@@ -121,14 +121,19 @@ def reconstruction(root, images, fitted):
             made = model.decoder(encode(model, images, draw=False)).view(images.shape)
         rows[name] = {"images": pixels(made), "errors": squared_errors(made, images)}
 
-    # The control: the best linear code of each length.
-    axes, control = fit_pca(fitted, max(COMPONENTS)), []
+    length = model.args["encoding_dim"]
+    return {"models": rows, "control": control(images, fitted), "length": length}
+
+
+def control(images, fitted):
+    """Return the images from their best linear codes, of lengths COMPONENTS."""
+    # fitted: images (N, 3, H, W) to which the principal components are fitted.
+    axes, rows = fit_pca(fitted, max(COMPONENTS)), []
     for count in COMPONENTS:
         made = axes._replace(axes=axes.axes[:count]).reconstruct(images)
         errors = squared_errors(made, images)
-        control.append({"count": count, "images": pixels(made), "errors": errors})
-    length = model.args["encoding_dim"]
-    return {"models": rows, "control": control, "length": length}
+        rows.append({"count": count, "images": pixels(made), "errors": errors})
+    return rows
 
 
 def principal_axes(codes):

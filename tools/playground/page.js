@@ -146,6 +146,9 @@ function bytesOf(values, low = -1) {
   });
 }
 
+// Return image + sigma * noise, scaled to the contrast of an image.
+const scaled = (x, sigma) => x.map((value) => value / Math.sqrt(1 + sigma * sigma));
+
 // Draw bytes (S, S, 3) on a canvas of that size.
 function paint(canvas, bytes) {
   const picture = new ImageData(canvas.width, canvas.height);
@@ -172,11 +175,12 @@ function squaredError(values, others) {
 
 // Models ----------------------------------------------------------------------------
 
-// Return {ask}: requests to the models in a Web Worker made of the page's scripts.
+// Return `ask` of a Web Worker made of the page's scripts, with some of the models.
 //
-// ask(kind, call, args, onState) returns a promise of the result; null if a newer
-// request of the same kind took its place, whose states and result alone are shown.
-function startModels() {
+// ask(kind, call, args, onState) returns a promise of the result (worker.js has the
+// calls); of null if a newer request of the same kind took its place, whose states and
+// result alone are shown.
+function startWorker(names) {
   const source = [byId("kernel").textContent, byId("worker").textContent];
   const url = URL.createObjectURL(new Blob(source, { type: "text/javascript" }));
   const worker = new Worker(url);
@@ -188,13 +192,8 @@ function startModels() {
       if ("state" in data) return request.onState?.(data.state);
       newest.delete(kind);
       if ("error" in data) return request.reject(new Error(data.error));
-      return request.resolve(data.result);
+      return request.resolve(data.result ?? null);
     }
-  });
-  worker.postMessage({
-    id: 0,
-    call: "load",
-    args: { weights: byId("weights").textContent, manifest: facts.manifest },
   });
   function ask(kind, call, args, onState) {
     newest.get(kind)?.resolve(null);
@@ -203,10 +202,15 @@ function startModels() {
       worker.postMessage({ id: last, kind, call, args });
     });
   }
-  return { ask };
+  const entries = names.map((name) => [name, facts.manifest[name]]);
+  const manifest = Object.fromEntries(entries.filter(([, model]) => model));
+  ask("load", "load", { weights: byId("weights").textContent, manifest });
+  return ask;
 }
 
-let models = null; // of startModels, once the page is shown
+// Two workers, so that decoders answer while a U-Net computes.
+const decoders = startWorker(["vae", "ae"]);
+const denoisers = startWorker(["denoiser", "diffusion"]);
 
 // Return the options of `choices` for a label: any species, or one.
 const speciesOptions = () => {
@@ -308,7 +312,7 @@ function latentSection() {
     const codes = { vae: z, ae: own ?? z };
     const images = await Promise.all(
       Object.entries(codes).map(([model, code]) => {
-        return models.ask(model, "decode", { model, z: code });
+        return decoders(model, "decode", { model, z: code });
       }),
     );
     Object.keys(tiles).forEach((model, i) => {
@@ -452,15 +456,13 @@ function denoiserSection() {
     const noise = Lab.normal(seed, VALUES);
     const image = clean;
     const x = image.map((value, i) => value + sigma * noise[i]);
-    const scale = 1 / Math.sqrt(1 + sigma * sigma);
     tiles[0](bytesOf(image), say("denoiser.clean"));
     const words = { error: digits(squaredError(x, image)) };
-    tiles[1](bytesOf(x.map((v) => v * scale)), say("denoiser.noised"),
-      say("error", words));
+    tiles[1](bytesOf(scaled(x, sigma)), say("denoiser.noised"), say("error", words));
     byId("denoiser-state").textContent = say("denoiser.waits");
     const args = { model: network, x, sigma, label };
     const start = performance.now();
-    const estimate = await models.ask("denoise", "denoise", args);
+    const estimate = await denoisers("denoise", "denoise", args);
     if (!estimate) return;
     const error = squaredError(estimate.map((v) => Math.max(-1, Math.min(1, v))), image);
     tiles[2](bytesOf(estimate), say("denoiser.estimate"),
@@ -544,7 +546,7 @@ function samplerSection() {
     facts.manifest.diffusion.settings;
   const result = tile(byId("sampled"));
   const number = (id) => Number(byId(id).value);
-  let label = SPECIES.length;
+  let label = SPECIES.length - 1; // guidance needs a species
   let rows = []; // of the states: [state, estimate]
 
   const noise = () => {
@@ -579,7 +581,6 @@ function samplerSection() {
 
   const show = onFrame(async () => {
     const asked = options();
-    const sigmas = Lab.flowSigmas(asked.steps, highest);
     byId("guidance").disabled = !guided();
     layStates(asked.steps);
     const bar = byId("sampling");
@@ -587,9 +588,9 @@ function samplerSection() {
     bar.value = 0;
     byId("sampler-state").textContent = say("sampler.waits");
     const start = performance.now();
-    const image = await models.ask("sample", "sample", asked, (state) => {
-      const { step, x, estimate } = state;
-      const words = { sigma: digits(sigmas[step], 2) };
+    const image = await denoisers("sample", "sample", asked, (state) => {
+      const { step, x, sigma, estimate } = state;
+      const words = { sigma: digits(sigma, 2) };
       rows[step][0](bytesOf(x), say("sampler.state", words));
       if (estimate) rows[step][1](bytesOf(estimate), "", say("sampler.estimate"));
       bar.value = step;
@@ -688,7 +689,7 @@ function blobPart(options) {
     const args = { ...options(), start: valuesOf(pixels), strength };
     byId("edit-state").textContent = say("sampler.waits");
     const start = performance.now();
-    const image = await models.ask("edit", "sample", args);
+    const image = await denoisers("edit", "sample", args);
     if (!image) return;
     result(bytesOf(image), say("blob.result"));
     const seconds = ((performance.now() - start) / 1000).toFixed(2);

@@ -4,7 +4,7 @@
 
 // Plots -----------------------------------------------------------------------------
 
-const PLOT = { width: 520, height: 340, left: 56, right: 16, top: 14, bottom: 48 };
+const PLOT = { width: 520, height: 340, narrow: 300, left: 56, right: 16, top: 14, bottom: 48 };
 
 // Return an SVG element with attributes and text.
 function svg(name, attributes, text = "") {
@@ -56,14 +56,14 @@ function evenTicks(low, high) {
 // Return a name beside a point, where it covers nothing.
 //
 // taken: boxes [left, top, right, bottom], to which that of the name is added.
-function placeName(name, x, y, taken) {
+function placeName(name, [x, y], taken, right) {
   const width = [...name].reduce((sum, c) => sum + (c > "\u2e80" ? 13.5 : 7.5), 0);
   const corners = [[11, -22], [-11 - width, -22], [-11 - width, 6], [11, 6]];
   const boxes = corners.map(([dx, dy]) => {
     return [x + dx, y + dy, x + dx + width, y + dy + 16];
   });
   const free = boxes.find((box) => {
-    const inside = box[0] > PLOT.left && box[2] < PLOT.width;
+    const inside = box[0] > PLOT.left && box[2] < right;
     return inside && !taken.some((other) => {
       return box[0] < other[2] && other[0] < box[2] && box[1] < other[3] &&
         other[1] < box[3];
@@ -79,7 +79,9 @@ function placeName(name, x, y, taken) {
 // points: [{x, y, low, high, name, words, className, curve}], of which those of one
 // `curve` are joined; words are shown when a point is chosen. reference: {y, name}.
 function plot(container, state, { points, reference, x, y }) {
-  const { width, height, left, right, top, bottom } = PLOT;
+  const { height, left, right, top, bottom } = PLOT;
+  // Letters keep their size where the plot is narrow.
+  const width = Math.max(PLOT.narrow, Math.min(container.clientWidth, PLOT.width));
   const across = axis(points.map((p) => p.x), true, left, width - right);
   const heights = [...points.flatMap((p) => [p.y, p.high]), reference?.y ?? points[0].y];
   const up = axis(heights, y.log, height - bottom, top);
@@ -129,7 +131,7 @@ function plot(container, state, { points, reference, x, y }) {
     node.append(svg("line", { x1: cx, x2: cx, y1, y2, stroke: "currentColor" }));
     node.append(svg("circle", { cx, cy, r: 6, class: "dot" }));
     node.append(svg("circle", { cx, cy, r: 12, class: "halo" }));
-    if (point.name) node.append(placeName(point.name, cx, cy, taken));
+    if (point.name) node.append(placeName(point.name, [cx, cy], taken, width));
     const choose = () => {
       nodes.forEach((other) => other.setAttribute("aria-current", other === node));
       state.textContent = point.words;
@@ -313,7 +315,6 @@ const SECTIONS = {
 };
 
 function start() {
-  models = startModels();
   const left = [];
   for (const [name, [section, present]] of Object.entries(SECTIONS)) {
     byId(name).hidden = !present();
@@ -341,6 +342,7 @@ function start() {
       byId(`lang-${name}`).ariaPressed = language === name;
     });
   }
+  addEventListener("resize", onFrame(() => repaints.forEach((repaint) => repaint())));
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const colour = (isDark) => {
