@@ -11,7 +11,8 @@ const facts = JSON.parse(byId("facts").textContent);
 const SIDE = facts.size;
 const VALUES = 3 * SIDE * SIDE;
 const SPECIES = facts.classes;
-const repaints = []; // what is drawn again in another language or other colours
+const repaints = []; // what is drawn again in another language
+const redraws = []; // what is drawn again in another width or other colours
 
 // Texts ---------------------------------------------------------------------------
 
@@ -291,7 +292,7 @@ function latentSection() {
   const { mean, axes, deviations, map, gaussians, lengths } = facts.latent;
   const RANGE = 3; // standard deviations that sliders and map show
   const tiles = { vae: tile(byId("decoded")), ae: tile(byId("decoded")) };
-  let seed = 1;
+  let seed = 10; // whose image is plainly a flower
   let z = Lab.normal(seed, mean.length);
   let own = null; // the AE's code, where it has its own
 
@@ -414,6 +415,7 @@ function latentSection() {
     return [from(gaussians.VAE, noise), from(gaussians.AE, noise)];
   });
   repaints.push(update);
+  redraws.push(drawMap);
 }
 
 // Call move(right, down) with -1, 0 or 1 when an arrow key is pressed on a canvas.

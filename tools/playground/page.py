@@ -82,7 +82,7 @@ def measured(facts):
         machine = part["machine"]
         found |= {
             "quality_cores": plain(machine["cores"]),
-            "quality_machine": machine["processor"],
+            "quality_machine": machine["processor"].split(",")[0],
         }
     if part := facts.get("evaluations"):
         found["evaluated"] = plain(part["images"], 4)

@@ -212,6 +212,7 @@ function qualityPart() {
     show();
   });
   repaints.push(show);
+  redraws.push(show);
 }
 
 function evaluationsPart() {
@@ -249,6 +250,7 @@ function evaluationsPart() {
     show();
   });
   repaints.push(show);
+  redraws.push(show);
 }
 
 function stagesPart() {
@@ -342,13 +344,13 @@ function start() {
       byId(`lang-${name}`).ariaPressed = language === name;
     });
   }
-  addEventListener("resize", onFrame(() => repaints.forEach((repaint) => repaint())));
+  addEventListener("resize", onFrame(() => redraws.forEach((redraw) => redraw())));
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const colour = (isDark) => {
     root.dataset.theme = isDark ? "dark" : "light";
     byId("theme").ariaPressed = isDark;
-    for (const repaint of repaints) repaint();
+    for (const redraw of redraws) redraw();
   };
   byId("theme").addEventListener("click", () => colour(root.dataset.theme !== "dark"));
   dark.addEventListener("change", () => colour(dark.matches));
