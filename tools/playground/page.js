@@ -176,37 +176,68 @@ function squaredError(values, others) {
 
 // Models ----------------------------------------------------------------------------
 
+const PATIENCE = 500; // ms after which a request interrupts an older one
+
 // Return `ask` of a Web Worker made of the page's scripts, with some of the models.
 //
 // ask(kind, call, args, onState) returns a promise of the result (worker.js has the
-// calls); of null if a newer request of the same kind took its place, whose states and
-// result alone are shown.
+// calls). While a request runs, the newest of the same kind waits: the others, and one
+// that is interrupted, have null as result. So a slider shows what it passes, and the
+// end of its way does not wait for a long sample.
 function startWorker(names) {
   const source = [byId("kernel").textContent, byId("worker").textContent];
   const url = URL.createObjectURL(new Blob(source, { type: "text/javascript" }));
   const worker = new Worker(url);
-  const newest = new Map(); // kind -> request
+  const running = new Map(); // kind -> request
+  const waiting = new Map();
   let last = 0;
+
+  // Send the request that waits; the worker interrupts an older one of its kind.
+  function send(kind) {
+    const request = waiting.get(kind);
+    if (!request) return;
+    waiting.delete(kind);
+    running.get(kind)?.resolve(null);
+    running.set(kind, request);
+    worker.postMessage({ id: request.id, kind, call: request.call, args: request.args });
+  }
   worker.addEventListener("message", ({ data }) => {
-    for (const [kind, request] of newest) {
+    for (const [kind, request] of running) {
       if (request.id !== data.id) continue;
       if ("state" in data) return request.onState?.(data.state);
-      newest.delete(kind);
-      if ("error" in data) return request.reject(new Error(data.error));
-      return request.resolve(data.result ?? null);
+      running.delete(kind);
+      if ("error" in data) request.reject(new Error(data.error));
+      else request.resolve(data.result ?? null);
+      return send(kind);
     }
   });
   function ask(kind, call, args, onState) {
-    newest.get(kind)?.resolve(null);
     return new Promise((resolve, reject) => {
-      newest.set(kind, { id: ++last, resolve, reject, onState });
-      worker.postMessage({ id: last, kind, call, args });
+      const request = { id: ++last, call, args, onState, resolve, reject };
+      waiting.get(kind)?.resolve(null);
+      waiting.set(kind, request);
+      if (!running.has(kind)) return send(kind);
+      setTimeout(() => waiting.get(kind) === request && send(kind), PATIENCE);
     });
   }
   const entries = names.map((name) => [name, facts.manifest[name]]);
   const manifest = Object.fromEntries(entries.filter(([, model]) => model));
   ask("load", "load", { weights: byId("weights").textContent, manifest });
   return ask;
+}
+
+// Return compute(request): awaits a request, and shows in a line of text that a model
+// computes, and then how long it took; keys: those of the two texts.
+function timed(id, waits, done) {
+  let turn = 0;
+  return async (request) => {
+    const [mine, start] = [++turn, performance.now()];
+    byId(id).textContent = say(waits);
+    const result = await request;
+    const seconds = ((performance.now() - start) / 1000).toFixed(2);
+    if (result && mine === turn) byId(id).textContent = say(done, { seconds });
+    return result;
+  };
 }
 
 // Two workers, so that decoders answer while a U-Net computes.
@@ -451,6 +482,7 @@ function denoiserSection() {
   let network = "denoiser";
   let label = SPECIES.length;
   let seed = 1;
+  const compute = timed("denoiser-state", "denoiser.waits", "denoiser.done");
   const sigmaOf = (value) => low * (high / low) ** (value / 100);
 
   const show = onFrame(async () => {
@@ -461,16 +493,12 @@ function denoiserSection() {
     tiles[0](bytesOf(image), say("denoiser.clean"));
     const words = { error: digits(squaredError(x, image)) };
     tiles[1](bytesOf(scaled(x, sigma)), say("denoiser.noised"), say("error", words));
-    byId("denoiser-state").textContent = say("denoiser.waits");
     const args = { model: network, x, sigma, label };
-    const start = performance.now();
-    const estimate = await denoisers("denoise", "denoise", args);
+    const estimate = await compute(denoisers("denoise", "denoise", args));
     if (!estimate) return;
     const error = squaredError(estimate.map((v) => Math.max(-1, Math.min(1, v))), image);
     tiles[2](bytesOf(estimate), say("denoiser.estimate"),
       say("error", { error: digits(error) }));
-    const seconds = ((performance.now() - start) / 1000).toFixed(2);
-    byId("denoiser-state").textContent = say("denoiser.done", { seconds });
   });
 
   const press = choices("noised-image", exampleOptions(), EXAMPLE, exampleName, (key) => {
@@ -550,6 +578,7 @@ function samplerSection() {
   const number = (id) => Number(byId(id).value);
   let label = SPECIES.length - 1; // guidance needs a species
   let rows = []; // of the states: [state, estimate]
+  const compute = timed("sampler-state", "sampler.waits", "sampler.done");
 
   const noise = () => {
     const ends = ["seed-a", "seed-b"].map((id) => {
@@ -572,35 +601,32 @@ function samplerSection() {
   // Make as many pictures as there are states.
   function layStates(steps) {
     const columns = byId("states");
-    if (rows.length === steps + 1) return;
+    if (rows.length === steps + 1) return rows;
     columns.replaceChildren();
     rows = Array.from({ length: steps + 1 }, (_, step) => {
       const column = element("div");
       columns.append(column);
       return [tile(column), step < steps ? tile(column) : null];
     });
+    return rows;
   }
 
   const show = onFrame(async () => {
     const asked = options();
     byId("guidance").disabled = !guided();
-    layStates(asked.steps);
+    const shown = layStates(asked.steps);
     const bar = byId("sampling");
     bar.max = asked.steps;
     bar.value = 0;
-    byId("sampler-state").textContent = say("sampler.waits");
-    const start = performance.now();
-    const image = await denoisers("sample", "sample", asked, (state) => {
-      const { step, x, sigma, estimate } = state;
+    const chosen = label;
+    const report = ({ step, x, sigma, estimate }) => {
       const words = { sigma: digits(sigma, 2) };
-      rows[step][0](bytesOf(x), say("sampler.state", words));
-      if (estimate) rows[step][1](bytesOf(estimate), "", say("sampler.estimate"));
+      shown[step][0](bytesOf(x), say("sampler.state", words));
+      if (estimate) shown[step][1](bytesOf(estimate), "", say("sampler.estimate"));
       bar.value = step;
-    });
-    if (!image) return;
-    result(bytesOf(image), speciesName(label), say("sampler.result"));
-    const seconds = ((performance.now() - start) / 1000).toFixed(2);
-    byId("sampler-state").textContent = say("sampler.done", { seconds });
+    };
+    const image = await compute(denoisers("sample", "sample", asked, report));
+    if (image) result(bytesOf(image), speciesName(chosen), say("sampler.result"));
   });
 
   choices("species", speciesOptions(), label, speciesName, (key) => {
@@ -686,16 +712,12 @@ function blobPart(options) {
   }
   byId("fill").addEventListener("click", fill);
 
+  const compute = timed("edit-state", "sampler.waits", "sampler.done");
   const make = onFrame(async () => {
     const strength = Number(byId("strength").value) / 100;
     const args = { ...options(), start: valuesOf(pixels), strength };
-    byId("edit-state").textContent = say("sampler.waits");
-    const start = performance.now();
-    const image = await denoisers("edit", "sample", args);
-    if (!image) return;
-    result(bytesOf(image), say("blob.result"));
-    const seconds = ((performance.now() - start) / 1000).toFixed(2);
-    byId("edit-state").textContent = say("sampler.done", { seconds });
+    const image = await compute(denoisers("edit", "sample", args));
+    if (image) result(bytesOf(image), say("blob.result"));
   });
   byId("edit").addEventListener("click", make);
   slider("strength", (value) => `${value} %`, make);

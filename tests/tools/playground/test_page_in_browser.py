@@ -4,9 +4,11 @@ import json
 import re
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 
+from tests.helpers.browser import opener
 from tests.helpers.project import GUARD, PROJECT
 from tools.playground import content
 from tools.playground.page import page, read_texts
@@ -106,6 +108,7 @@ def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "playground.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(content, "REFERENCE", 30)
+        patch.setattr(content, "PER_SPECIES", 1)
         patch.setattr(content, "COMPONENTS", (1, 4, 16, 28))
         facts, left_out = content.content(PROJECT)
     assert not left_out
@@ -115,12 +118,12 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reader(browser_page, address):
+def reader(browser, address):
     """A reader of the open page in English, for whom nothing computes."""
-    browser_page.open(address)
-    reader = Reader(browser_page)
-    reader.settle()
-    return reader
+    with opener(browser) as open_page:
+        reader = Reader(open_page(address, locale="en-US"))
+        reader.settle()
+        yield reader
 
 
 def put(name, value):
@@ -330,10 +333,40 @@ def test_both_languages_fill_every_text(reader):
         assert not re.search(r"undefined|\{\w*\}", reader.js("document.body.innerText"))
 
 
-def test_the_page_asked_for_nothing_and_had_no_error(reader):
+def test_the_page_asked_for_nothing_and_had_no_error(reader, address):
     """Last: after all that the tests above did."""
     reader.settle()
-    assert reader.browser.requests() == [] and reader.browser.errors() == []
+    assert reader.browser.errors == []
+    # The page itself, its workers, and its empty icon.
+    others = [a for a in reader.browser.requests if a != address]
+    assert not [a for a in others if not a.startswith(("blob:", "data:,"))]
+
+
+@pytest.mark.parametrize(("locale", "expected"), [("zh-TW", "zh-CN"), ("fr", "en")])
+def test_language_and_colours_are_the_browsers_at_first(
+    browser_page, address, locale, expected
+):
+    theme = {"zh-TW": "dark", "fr": "light"}[locale]
+    found = browser_page(address, locale=locale, color_scheme=theme)
+    root = found.evaluate("[document.documentElement.lang, document.body.innerText]")
+    assert root[0] == expected and ("潜空间" in root[1]) == (expected == "zh-CN")
+    assert found.evaluate("document.documentElement.dataset.theme") == theme
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1400])
+def test_nothing_is_wider_than_the_window(browser_page, address, width):
+    for locale in ("en-US", "zh-CN"):
+        size = {"width": width, "height": 800}
+        found = browser_page(address, locale=locale, viewport=size)
+        assert found.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.slow
+def test_the_page_is_usable_within_two_seconds(browser_page, address):
+    """Its scripts have run and everything can be clicked; a median of five."""
+    event = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
+    times = [browser_page(address).evaluate(event) for _ in range(5)]
+    assert 0 < median(times) < 2000, times
 
 
 def test_a_page_without_models_says_what_it_lacks(browser_page, tmp_path):
@@ -342,9 +375,8 @@ def test_a_page_without_models_says_what_it_lacks(browser_page, tmp_path):
         facts, _ = content.content(tmp_path)
     path = Path(tmp_path, "empty.html")
     path.write_text(page(facts, b"", {}), "utf-8")
-    browser_page.open(path.as_uri())
-    reader = Reader(browser_page)
-    assert reader.js("[...document.querySelectorAll('section')].map((s) => s.hidden)")
+    found = browser_page(path.as_uri(), locale="en-US")
+    reader = Reader(found)
     hidden = "[...document.querySelectorAll('section')].every((s) => s.hidden)"
     assert reader.js(hidden) and "2. A latent space" in reader.text("#left-out")
-    assert browser_page.errors() == []
+    assert found.errors == []
