@@ -58,7 +58,9 @@ function evenTicks(low, high) {
 // taken: boxes [left, top, right, bottom], to which that of the name is added.
 function placeName(name, [x, y], taken, right) {
   const width = [...name].reduce((sum, c) => sum + (c > "\u2e80" ? 13.5 : 7.5), 0);
-  const corners = [[11, -22], [-11 - width, -22], [-11 - width, 6], [11, 6]];
+  const [left, above, below] = [-11 - width, -22, 6];
+  const corners = [[11, above], [left, above], [left, below], [11, below]];
+  corners.push([-width / 2, 3 * above], [left, 3 * above], [left, 5 * below]);
   const boxes = corners.map(([dx, dy]) => {
     return [x + dx, y + dy, x + dx + width, y + dy + 16];
   });
@@ -118,9 +120,10 @@ function plot(container, state, { points, reference, x, y }) {
   }
 
   // Points, each of which can be chosen.
-  const taken = points.map((p) => {
+  const taken = points.flatMap((p) => {
     const [cx, cy] = [across.place(p.x), up.place(p.y)];
-    return [cx - 7, cy - 7, cx + 7, cy + 7];
+    const interval = [cx - 2, up.place(p.high), cx + 2, up.place(p.low)];
+    return [[cx - 7, cy - 7, cx + 7, cy + 7], interval];
   });
   const nodes = points.map((point) => {
     const [cx, cy] = [across.place(point.x), up.place(point.y)];
