@@ -111,8 +111,8 @@ class Packer:
         return offset
 
     def floats(self, values):
-        """Append numbers as float32; return (offset, count)."""
-        return self.add(values.float()), values.numel()
+        """Append numbers as float32; return [offset, count]."""
+        return [self.add(values.float()), values.numel()]
 
     def matrix(self, layer):
         """Append a layer's matrix; return its entry in the manifest."""
@@ -154,6 +154,7 @@ def decoder_settings(model, metadata):
 def denoiser_settings(model, metadata):
     """Return what kernel.js must know of a diffusion model."""
     config, network = default_sampler_config(metadata), model.network
+    low, high = config.guidance_interval
     return {
         "image_size": image_size(metadata),
         "img_channels": model.args["img_channels"],
@@ -167,7 +168,8 @@ def denoiser_settings(model, metadata):
         "classes": list(metadata["data"]["classes"]),
         "steps": config.steps,
         "sigma_max": config.sigma_max,
-        "guidance_interval": list(config.guidance_interval),
+        # JSON has no infinity, and no noise level is above the first.
+        "guidance_interval": [low, min(high, config.sigma_max)],
     }
 
 

@@ -73,6 +73,7 @@
       if (isNewest() && call === "sample") {
         result = await sample(args, isNewest, (state) => postMessage({ id, state }));
       } else if (isNewest()) {
+        if (!(call in CALLS)) throw new RangeError(`there is no call ${call}`);
         result = CALLS[call](args);
       }
       postMessage(isNewest() ? { id, result } : { id, cancelled: true });
@@ -81,5 +82,5 @@
     }
   }
 
-  onmessage = ({ data }) => answer(data);
+  globalThis.onmessage = ({ data }) => answer(data);
 })();
