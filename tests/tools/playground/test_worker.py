@@ -98,17 +98,18 @@ def test_a_sample_reports_every_state_and_then_the_image(ask):
     assert sigmas == sorted(sigmas, reverse=True) and sigmas[-1] == 0
     assert last["result"] == states[-1]["x"] and states[-1]["estimate"] is None
     # The same seed makes the same image, another one another.
-    [again], [other] = ask(
+    [*_, again], [*_, other] = ask(
         {**sample(seed=4, label=0), "kind": "a"},
         {**sample(seed=5, label=0), "kind": "b"},
     )
-    assert again[-1]["result"] == last["result"] != other[-1]["result"]
+    assert again["result"] == last["result"] != other["result"]
 
 
 def test_a_newer_request_of_the_same_kind_cancels_an_older_one(ask):
     code = {"call": "decode", "args": {"model": "vae", "z": [0.0] * 64}}
     first, second, decoded = ask(sample(seed=1), sample(seed=2), code)
-    assert first == [{"cancelled": True, "then": first[0]["then"]}]
+    # The first may have begun before the worker received the second.
+    assert first[-1].keys() == {"cancelled", "then"} and len(first) < 5
     assert "result" in second[-1] and len(second) == 5
     # A decoder does not wait for the sample of another kind to end.
     assert decoded[0]["then"][1] < 5
