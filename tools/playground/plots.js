@@ -60,20 +60,22 @@ function placeName(name, [x, y], taken, right) {
   const width = [...name].reduce((sum, c) => sum + (c > "\u2e80" ? 13.5 : 7.5), 0);
   const [left, above, below] = [-11 - width, -22, 6];
   const corners = [[11, above], [left, above], [left, below], [11, below]];
-  corners.push([-width / 2, 3 * above], [left, 3 * above], [left, 5 * below]);
+  const within = Math.min(-width / 2, right - width - x - 1);
+  for (const far of [2, 3, 4, 5]) corners.push([within, far * above]);
   const boxes = corners.map(([dx, dy]) => {
     return [x + dx, y + dy, x + dx + width, y + dy + 16];
   });
   const free = boxes.find((box) => {
-    const inside = box[0] > PLOT.left && box[2] < right;
+    const inside = box[0] > PLOT.left && box[2] < right && box[1] > 0 &&
+      box[3] < PLOT.height - PLOT.bottom;
     return inside && !taken.some((other) => {
       return box[0] < other[2] && other[0] < box[2] && box[1] < other[3] &&
         other[1] < box[3];
     });
   });
-  const box = free ?? boxes[0];
-  taken.push(box);
-  return svg("text", { x: box[0], y: box[1] + 13 }, name);
+  if (!free) return ""; // the name is shown when the point is chosen
+  taken.push(free);
+  return svg("text", { x: free[0], y: free[1] + 13 }, name);
 }
 
 // Draw points with their intervals into a container, as an SVG.
