@@ -199,7 +199,8 @@ function startWorker(names) {
     waiting.delete(kind);
     running.get(kind)?.resolve(null);
     running.set(kind, request);
-    worker.postMessage({ id: request.id, kind, call: request.call, args: request.args });
+    const { id, call, args } = request;
+    worker.postMessage({ id, kind, call, args });
   }
   worker.addEventListener("message", ({ data }) => {
     for (const [kind, request] of running) {
@@ -302,7 +303,8 @@ function reconstructionSection() {
     });
     const title = say("reconstruction.control", { count });
     tiles.at(-1)(decoded(images[chosen]), title, error(errors[chosen]));
-    const beaten = names.filter((name) => networks[name].errors[chosen] > errors[chosen]);
+    const own = errors[chosen];
+    const beaten = names.filter((name) => networks[name].errors[chosen] > own);
     const key = beaten.length ? "reconstruction.beats" : "reconstruction.beats_none";
     const models = beaten.join(language === "zh" ? "、" : ", ");
     byId("match").textContent = say(key, { count, models });
@@ -465,7 +467,9 @@ function onArrows(canvas, move) {
 // Add the mark of a species to a path: a disc, a square or a triangle.
 function mark(context, label, x, y, radius) {
   if (label % 3 === 0) context.arc(x, y, radius, 0, 2 * Math.PI);
-  else if (label % 3 === 1) context.rect(x - radius, y - radius, 2 * radius, 2 * radius);
+  else if (label % 3 === 1) {
+    context.rect(x - radius, y - radius, 2 * radius, 2 * radius);
+  }
   else {
     context.moveTo(x, y - 1.3 * radius);
     context.lineTo(x + 1.2 * radius, y + radius);
@@ -496,15 +500,18 @@ function denoiserSection() {
     const args = { model: network, x, sigma, label };
     const estimate = await compute(denoisers("denoise", "denoise", args));
     if (!estimate) return;
-    const error = squaredError(estimate.map((v) => Math.max(-1, Math.min(1, v))), image);
+    const clipped = estimate.map((value) => Math.max(-1, Math.min(1, value)));
+    const error = squaredError(clipped, image);
     tiles[2](bytesOf(estimate), say("denoiser.estimate"),
       say("error", { error: digits(error) }));
   });
 
-  const press = choices("noised-image", exampleOptions(), EXAMPLE, exampleName, (key) => {
+  const pick = (key) => {
     clean = valuesOf(decoded(facts.examples.images[key]));
     show();
-  });
+  };
+  const options = exampleOptions();
+  const press = choices("noised-image", options, EXAMPLE, exampleName, pick);
   byId("own-picture").addEventListener("change", async ({ target }) => {
     if (!target.files.length) return;
     try {

@@ -4,7 +4,10 @@
 
 // Plots -----------------------------------------------------------------------------
 
-const PLOT = { width: 520, height: 340, narrow: 300, left: 56, right: 16, top: 14, bottom: 48 };
+const PLOT = {
+  ...{ width: 520, narrow: 300, height: 340 },
+  ...{ left: 56, right: 16, top: 14, bottom: 48 },
+};
 
 // Return an SVG element with attributes and text.
 function svg(name, attributes, text = "") {
@@ -57,11 +60,11 @@ function evenTicks(low, high) {
 //
 // taken: boxes [left, top, right, bottom], to which that of the name is added.
 function placeName(name, [x, y], taken, right) {
-  const width = [...name].reduce((sum, c) => sum + (c > "\u2e80" ? 13.5 : 7.5), 0);
+  // Letters are about so wide: Chinese ones, capitals, others.
+  const letter = (c) => (c > "\u2e80" ? 13.5 : c < "a" ? 10 : 7.5);
+  const width = [...name].reduce((sum, c) => sum + letter(c), 0);
   const [left, above, below] = [-11 - width, -22, 6];
   const corners = [[11, above], [left, above], [left, below], [11, below]];
-  const within = Math.min(-width / 2, right - width - x - 1);
-  for (const far of [2, 3, 4, 5]) corners.push([within, far * above]);
   const boxes = corners.map(([dx, dy]) => {
     return [x + dx, y + dy, x + dx + width, y + dy + 16];
   });
@@ -87,7 +90,8 @@ function plot(container, state, { points, reference, x, y }) {
   // Letters keep their size where the plot is narrow.
   const width = Math.max(PLOT.narrow, Math.min(container.clientWidth, PLOT.width));
   const across = axis(points.map((p) => p.x), true, left, width - right);
-  const heights = [...points.flatMap((p) => [p.y, p.high]), reference?.y ?? points[0].y];
+  const heights = points.flatMap((p) => [p.y, p.high]);
+  if (reference) heights.push(reference.y);
   const up = axis(heights, y.log, height - bottom, top);
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group" });
   picture.setAttribute("aria-label", `${y.name}, ${x.name}`);
