@@ -1,6 +1,8 @@
 """The Web Worker in a browser: answers, states, cancelled requests and errors."""
 
 import base64
+import statistics
+import time
 
 import pytest
 import torch
@@ -134,3 +136,23 @@ def test_a_running_sample_is_cancelled_between_two_steps(ask):
 def test_a_wrong_request_is_answered_by_an_error(ask, request_, words):
     [[answer]] = ask(request_)
     assert words in answer["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "request_, limit",
+    [
+        ({"call": "decode", "args": {"model": "vae", "z": [0.1] * 64}}, 50),
+        (sample(label=0, steps=1), 1000),
+        (sample(label=0, steps=8, guidance=2.0), 8000),
+    ],
+)
+def test_an_answer_comes_in_time(ask, request_, limit):
+    """Milliseconds, medians of 20; on two cores with nothing else to do."""
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        ask(request_)
+        times.append(1000 * (time.perf_counter() - start))
+    print(f"{request_['call']}: {statistics.median(times):.0f} ms")
+    assert statistics.median(times) < limit
