@@ -11,11 +11,13 @@ import torch
 
 from tools.playground import records
 from utils.checkpoint import load_checkpoint, weights_name
+from utils.cli import UserError
 from utils.config import AUTOENCODERS, FAST, SPECIES, SamplerConfig
 from utils.data.synthetic import draw_flowers
 from utils.diffusion.sampling import default_sampler_config, sample
 from utils.evaluation.linear_baselines import fit_pca
 from utils.evaluation.metrics import nearest_training_images
+from utils.files import read_json
 from utils.latents import encode
 from utils.registry import load_model
 
@@ -26,6 +28,7 @@ EXAMPLE_SEED, REFERENCE_SEED, HISTORY_SEED = 3, 1, 0
 COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 AXES = 12  # of the VAE's codes that have a slider
 PER_SPECIES = 2  # samples of each species at each stage of the training
+EPOCHS_RECORD = "epochs_diffusion.json"  # in log/
 SIGMA_LOW = 0.02  # smallest noise level of the slider, which no eye sees
 
 
@@ -180,39 +183,56 @@ def gaussian(root, name):
     return {"mean": rounded(weights["gaussian.means"][0]), "factor": rows}
 
 
+def history_labels():
+    """Return the labels of the samples at each stage of the training."""
+    return torch.arange(3).repeat_interleave(PER_SPECIES)
+
+
+def history_samples(model, metadata, autoguidance=1.0):
+    """Return the samples of a stage, all from one noise: (B, 3, H, W) in [0, 1]."""
+    config = default_sampler_config(metadata)
+    config, labels = replace(config, autoguidance=autoguidance), history_labels()
+    return sample(model, seeded_noise(len(labels), HISTORY_SEED), config, labels)[0]
+
+
 def history(root, others):
-    """Return samples of one seed at the stages of the training whose weights exist.
+    """Return samples of one noise at stages of the training.
 
     others: images (N, 3, H, W), of which the nearest to each last sample is shown.
     """
+    # The early stages are those of tools.playground.epochs. The last is shown without
+    # the guide too, since the others are.
     model, metadata = load(root, "diffusion")
-    guided = default_sampler_config(metadata)
-    plain = replace(guided, autoguidance=1.0)
-    settings, epoch = metadata["settings"], metadata["epoch"] + 1
-    labels = torch.arange(3).repeat_interleave(PER_SPECIES)
-    noise = seeded_noise(len(labels), HISTORY_SEED)
-
-    # The early weights are those of the guide.
-    stages = [(epoch, model, plain)]
-    if model.guide:
-        early = max(1, round(settings["guide_at"] * settings["epochs"]))
-        stages = [(early, model.guide, plain), *stages, (epoch, model, guided)]
-    rows = []
-    for epoch, network, config in stages:
-        images, nfe = sample(network, noise, config, labels)
-        row = {"epoch": epoch, "nfe": nfe, "autoguidance": config.autoguidance}
-        rows.append(row | {"images": pixels(images)})
+    path = root / "log" / EPOCHS_RECORD
+    if not path.is_file():
+        raise Missing(f"log/{path.name}")
+    rows = [row | {"guided": False} for row in early_stages(path)]
+    epoch = metadata["epoch"] + 1
+    autoguidance = default_sampler_config(metadata).autoguidance
+    for value in dict.fromkeys((1.0, autoguidance)):
+        images = history_samples(model, metadata, value)
+        row = {"epoch": epoch, "guided": value != 1, "images": pixels(images)}
+        rows.append(row)
 
     near = nearest_training_images(images, others)
     chosen = others[near.indices]
     chosen = torch.where(near.flipped[:, None, None, None], chosen.flip(3), chosen)
     return {
-        "epochs": settings["epochs"],
-        "labels": labels.tolist(),
+        "epochs": metadata["settings"]["epochs"],
+        "labels": history_labels().tolist(),
         "stages": rows,
         "nearest": {"images": pixels(chosen), "distances": rounded(near.first)},
         "others": len(others),
     }
+
+
+def early_stages(path):
+    """Return the stages of a record of tools.playground.epochs."""
+    try:
+        found = read_json(path)["stages"]
+        return [{"epoch": row["epoch"], "images": row["images"]} for row in found]
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is incomplete; make it again") from None
 
 
 # The page ----------------------------------------------------------------------------

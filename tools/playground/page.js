@@ -532,7 +532,7 @@ function denoiserSection() {
     });
   }
   byId("network").hidden = !facts.manifest.diffusion;
-  choices("told-species", speciesOptions(), label, speciesName, (key) => {
+  choices("given-species", speciesOptions(), label, speciesName, (key) => {
     label = key;
     show();
   });

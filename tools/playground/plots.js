@@ -264,8 +264,8 @@ function evaluationsPart() {
 
 function stagesPart() {
   const { stages, labels, nearest } = facts.history;
-  const words = ({ epoch, autoguidance }) => {
-    return say(autoguidance === 1 ? "history.epoch" : "history.guided", { epoch });
+  const words = ({ epoch, guided }) => {
+    return say(guided ? "history.guided" : "history.epoch", { epoch });
   };
   const species = (i) => speciesName(labels[i]);
   const tiles = labels.map(() => tile(byId("stage-samples")));

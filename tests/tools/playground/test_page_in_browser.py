@@ -33,7 +33,7 @@ BUTTONS = {  # group of buttons, or button -> what it changes
     "#mean-code": "#decoded",
     "#noised-image": "#estimates",
     "#network": "#estimates",
-    "#told-species": "#estimates",
+    "#given-species": "#estimates",
     "#new-noise": "#estimates",
     "#species": "#sampled",
     "#next-seed": "#sampled",
