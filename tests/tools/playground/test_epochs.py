@@ -15,7 +15,7 @@ SMALL = ["--channels", "16,32", "--epochs", "5", "--device", "cpu"]
 
 @pytest.fixture(scope="module")
 def trained(few_photos, tmp_path_factory):
-    """A folder with what diffusion.py trains, and (epoch, loss, samples) of `stages`."""
+    """A folder that diffusion.py made, and (epoch, loss, samples) of `stages`."""
     words = [*SMALL, "--data", str(few_photos), "--out"]
     whole, part = (tmp_path_factory.mktemp(name) for name in ("whole", "part"))
     diffusion.main([*words, str(whole)])
@@ -37,7 +37,7 @@ def test_samples_are_drawn_after_the_chosen_epochs(trained):
     assert samples[2] is None
     assert samples[1].shape == (len(content.history_labels()), 3, 24, 24)
     assert not torch.equal(samples[1], samples[3])
-    assert all(0 <= s.min() and s.max() <= 1 for s in (samples[1], samples[3]))
+    assert all(s.min() >= 0 and s.max() <= 1 for s in (samples[1], samples[3]))
 
 
 def test_the_page_shows_them_before_the_last(trained, monkeypatch):
