@@ -65,7 +65,8 @@ def main(argv=None):
     args = parse(argv)
     target = prepare_target(args.out / "log" / EPOCHS_RECORD)
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--out", folder, "--device", args.device]
+        words = ["--seed", "0", "--split-seed", "0"]  # the defaults of diffusion.py
+        words += ["--out", folder, "--device", args.device]
         words += ["--data", str(args.data)] if args.data else []
         found = {"losses": [], "stages": []}
         for epoch, loss, images in stages(*diffusion.parse(words), EPOCHS):

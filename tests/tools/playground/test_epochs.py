@@ -19,10 +19,12 @@ def trained(few_photos, tmp_path_factory):
     words = [*SMALL, "--data", str(few_photos), "--out"]
     whole, part = (tmp_path_factory.mktemp(name) for name in ("whole", "part"))
     diffusion.main([*words, str(whole)])
-    args, settings = diffusion.parse([*words, str(part)])
+    seeds = ["--seed", "0", "--split-seed", "0"]
+    args, settings = diffusion.parse([*words, str(part), *seeds])
     return whole, list(epochs.stages(args, settings, (1, 3)))
 
 
+@pytest.mark.slow
 def test_the_training_is_that_of_the_command(trained):
     """Equal losses, up to the last epoch that is asked for."""
     whole, found = trained
@@ -31,6 +33,7 @@ def test_the_training_is_that_of_the_command(trained):
     assert [loss for _, loss, _ in found] == losses[:3]
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_after_the_chosen_epochs(trained):
     """From equal noise, with weights that differ; in [0, 1]."""
     samples = {epoch: images for epoch, _, images in trained[1]}
@@ -40,6 +43,7 @@ def test_samples_are_drawn_after_the_chosen_epochs(trained):
     assert all(s.min() >= 0 and s.max() <= 1 for s in (samples[1], samples[3]))
 
 
+@pytest.mark.slow
 def test_the_page_shows_them_before_the_last(trained, monkeypatch):
     """The early stages as recorded, then the best weights without and with a guide."""
     whole, found = trained
