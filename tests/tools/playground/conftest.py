@@ -34,7 +34,9 @@ def trained():
     return references(load_models(PROJECT))
 
 
-@pytest.fixture(scope="package", params=["node", "chromium"])
+@pytest.fixture(
+    scope="package", params=["chromium", pytest.param("node", marks=pytest.mark.slow)]
+)
 def lab(request, packed):
     """Return compute(body, data): a function's body in JavaScript -> its result.
 
