@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import diffusion
+from tests.helpers.project import PROJECT
 from tests.helpers.training import rows_of
 from tools.playground import content, epochs
 from utils.cli import UserError
@@ -69,3 +70,12 @@ def test_a_record_without_stages_is_named(tmp_path):
     path.write_text('{"losses": []}')
     with pytest.raises(UserError, match="record.json is incomplete; make it again"):
         content.early_stages(path)
+
+
+def test_the_committed_record_is_of_the_committed_training():
+    """Its losses are those of the training's log, and its epochs those asked for."""
+    record = json.loads((PROJECT / "log" / content.EPOCHS_RECORD).read_text("utf-8"))
+    rows = rows_of(PROJECT / "log" / "diffusion.csv")
+    losses = [float(row["train_loss"]) for row in rows[: max(epochs.EPOCHS)]]
+    assert record["losses"] == pytest.approx(losses, rel=1e-3)
+    assert [stage["epoch"] for stage in record["stages"]] == list(epochs.EPOCHS)
