@@ -231,12 +231,13 @@ function evaluationsPart() {
   function show() {
     const points = Object.keys(curves).flatMap((curve, i) => {
       if (chosen !== "both" && chosen !== curve) return [];
-      return curves[curve].map(({ nfe, kernel }) => {
+      const model = say(`curve.${curve}`), className = ["two", "one"][i];
+      return curves[curve].map(({ nfe, kernel }, position) => {
         const [y, low, high] = kernel.map((value) => value * scale);
-        const model = say(`curve.${curve}`);
         const value = withInterval([y, low, high]);
         const words = say("evaluations.point", { model, nfe, value });
-        return { x: nfe, y, low, high, words, curve, className: ["two", "one"][i] };
+        const name = position ? "" : model; // one name for a curve
+        return { x: nfe, y, low, high, name, words, curve, className };
       });
     });
     plot(byId("evaluations-plot"), byId("evaluations-state"), {
