@@ -20,6 +20,7 @@ COMMANDS = {  # module of a command that runs a model -> the least that it is gi
     "tools.evaluate": "weights.pth",
     "tools.ladder": "weights.pth",
     "tools.nearest_neighbours": "",
+    "tools.playground.epochs": "",
     "tools.reflow": "",
     "tools.scaling": "",
     "tools.train_features": "",

@@ -27,7 +27,7 @@ import torch
 
 import diffusion
 from tools.playground.content import EPOCHS_RECORD, history_samples, pixels
-from utils.device import set_seeds
+from utils.device import choose_device, set_seeds
 from utils.experiment import start_training
 from utils.files import prepare_target, write_json
 from utils.optim.factory import prepare_training
@@ -63,6 +63,7 @@ def stages(args, settings, epochs):
 
 def main(argv=None):
     args = parse(argv)
+    choose_device(args.device)  # refused before anything is written
     target = prepare_target(args.out / "log" / EPOCHS_RECORD)
     with tempfile.TemporaryDirectory() as folder:
         words = ["--seed", "0", "--split-seed", "0"]  # the defaults of diffusion.py
