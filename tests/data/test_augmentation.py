@@ -1,6 +1,7 @@
 """Flipped and shifted training images."""
 
 import torch
+from torchvision.transforms.v2 import RandomCrop
 
 from tests.helpers.photos import load, numbered_photos
 from utils.data.dataset import random_hflip, random_translate
@@ -29,6 +30,17 @@ def test_a_batch_is_shifted_as_a_whole():
         seen.add((rows[0].item(), columns[0].item()))
     assert {row for row, _ in seen} == set(range(10, 15))
     assert {column for _, column in seen} == set(range(3, 8))
+
+
+def test_a_shift_is_that_of_torchvision():
+    """Of the same random numbers, borders included."""
+    images = torch.rand(4, 3, 8, 12)
+    crop = RandomCrop((8, 12), padding=3, padding_mode="reflect")
+    for seed in range(20):
+        torch.manual_seed(seed)
+        expected = crop(images)
+        torch.manual_seed(seed)
+        assert torch.equal(random_translate(images, 3), expected)
 
 
 def test_only_training_images_are_augmented(tmp_path):
