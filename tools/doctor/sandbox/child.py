@@ -192,8 +192,9 @@ def prepare(order):
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
     torch.save = audited(torch.save)
-    with suppress(ImportError):
-        importlib.import_module("matplotlib.pyplot")
+    for name in ("matplotlib.pyplot", "torchvision"):
+        with suppress(ImportError):
+            importlib.import_module(name)
     load_checks()
 
     held["memory"] = limits.limit_memory(order["memory"])

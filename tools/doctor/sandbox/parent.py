@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ START = (
 )
 # What a process gets of this one's environment.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "USER", "LANG")
+TAIL = 2**16  # bytes of output that are kept
 PLACE = re.compile(r'File ".*[/\\]completion[/\\](.*\.py)", line (\d+)')
 NO_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|can't allocate memory")
 END = 10  # seconds in which a process that was killed is gone
@@ -103,7 +104,7 @@ class Child:
     def __init__(self, root, checks, limits, processes):
         self.processes = processes
         self.limits, self.nonce, self.events = limits, secrets.token_hex(16), Queue()
-        self.printed, self.tail = 0, deque(maxlen=8)  # bytes, the last pieces
+        self.printed, self.tail = 0, b""  # bytes, the last of them
         self.ended, self.closed = {}, False  # what the supervisor says of the end
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-X", "utf8", "-c", START, str(TOOLS)],
@@ -154,13 +155,14 @@ class Child:
         """Count what the completion prints, keep the last of it, end it if too much."""
         while piece := self.process.stderr.read1(65536):
             self.printed += len(piece)
-            self.tail.append(piece)
+            # A trace comes in many small pieces.
+            self.tail = (self.tail + piece)[-TAIL:]
             if self.printed > self.limits.output:
                 self.process.terminate()
 
     def last_output(self):
         """Return the last lines that the process printed."""
-        return b"".join(self.tail).decode("utf-8", "replace").splitlines()[-40:]
+        return self.tail.decode("utf-8", "replace").splitlines()[-40:]
 
     def drain(self):
         """Read what comes after the last check, until the process is at its end."""
