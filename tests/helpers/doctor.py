@@ -19,6 +19,7 @@ import shutil
 import sys
 
 import torch
+import torchvision  # noqa: F401  (before a completion's, as in the real process)
 
 from tests.helpers.project import PROJECT
 from tools.doctor import checks
