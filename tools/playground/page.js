@@ -182,8 +182,8 @@ const PATIENCE = 500; // ms after which a request interrupts an older one
 //
 // ask(kind, call, args, onState) returns a promise of the result (worker.js has the
 // calls). While a request runs, the newest of the same kind waits: the others, and one
-// that is interrupted, have null as result. So a slider shows what it passes, and the
-// end of its way does not wait for a long sample.
+// that is interrupted, have null as result. So a slider shows the values that it
+// passes, and its last value does not wait for a long sample.
 function startWorker(names) {
   const source = [byId("kernel").textContent, byId("worker").textContent];
   const url = URL.createObjectURL(new Blob(source, { type: "text/javascript" }));

@@ -268,3 +268,11 @@ def test_texts_are_a_table_of_tables():
     found = tomllib.loads((FOLDER / "texts.toml").read_text("utf-8"))
     with pytest.raises(AttributeError):
         dict(page.flatten(found | {"broken": {"en": "only English"}}))
+
+
+def test_the_committed_page_has_the_scripts_and_texts_of_today():
+    """It was written after their last change."""
+    committed = (PROJECT / "docs" / "playground.html").read_text("utf-8")
+    for name in page.SOURCES:
+        assert (page.FOLDER / name).read_text("utf-8") in committed, name
+    assert page.embedded({"texts": page.read_texts()})[1:-1] in committed
